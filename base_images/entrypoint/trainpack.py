@@ -1,0 +1,1 @@
+"""For scripts that want it."""

@@ -1,0 +1,82 @@
+"""The baked manifest, `/opt/trainpack/image.json`: written by the host, read by the entrypoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainpack_entrypoint.schema import Parameter
+
+SCHEMA = 1
+PATH = "/opt/trainpack/image.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the script is started: `[launcher] python script|-m module args… parameters… extra…`."""
+
+    script: str | None
+    module: str | None = None
+    launcher: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    arguments: str = "argv"
+    pass_token: bool = True
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the locked wheels need of a GPU host: CUDA `13.0`, driver at least `580.65.06`."""
+
+    cuda: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the entrypoint knows of the image it runs in."""
+
+    name: str
+    version: str
+    run: Run
+    trainpack: str
+    python: str
+    lock: str
+    revision: str | None
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    labelmap: dict[str, str] | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    outputs_exclude: tuple[str, ...] = ()
+    gpu: Gpu | None = None
+    schema: int = SCHEMA
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Read `image.json`.
+
+        Raises:
+            ValueError: The manifest was written for a newer contract.
+        """
+        if data["schema"] > SCHEMA:
+            raise ValueError(f"manifest schema {data['schema']} is newer than this entrypoint's {SCHEMA}")
+        run = dict(data["run"])
+        return cls(
+            name=data["name"],
+            version=data["version"],
+            run=Run(**run | {"launcher": tuple(run["launcher"]), "args": tuple(run["args"])}),
+            trainpack=data["trainpack"],
+            python=data["python"],
+            lock=data["lock"],
+            revision=data["revision"],
+            parameters={name: Parameter.from_json(name, entry) for name, entry in data["parameters"].items()},
+            labelmap=data["labelmap"],
+            data=dict(data["data"]),
+            outputs_exclude=tuple(data["outputs_exclude"]),
+            gpu=Gpu(**data["gpu"]) if data["gpu"] else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `from_json` reads."""
+        plain = asdict(self)
+        plain["parameters"] = {name: parameter.to_json() for name, parameter in self.parameters.items()}
+        return plain

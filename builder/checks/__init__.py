@@ -1,0 +1,1 @@
+"""Contract checks: each proves one promise of docs/contract.md through the image's own entrypoint."""

@@ -1,0 +1,65 @@
+"""The `trainpack` command line.
+
+Each command is a module of this package with a typer `app`; it is imported only when it is called, and the
+root help is answered from the table below, so that `trainpack --help` costs no more than Python's start.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+COMMANDS = {
+    "init": "Start a new training repo from a scaffold.",
+    "wrap": "Write trainpack.toml (and requirements) for an existing script, unedited.",
+    "lock": "Resolve the requirements to pylock.toml.",
+    "plan": "Show what would be built, and why.",
+    "build": "Build the image.",
+    "test": "Check that the image keeps the contract, through its own entrypoint.",
+    "run": "Train locally in the container.",
+    "push": "Publish the image to its registry.",
+    "attach": "Attach the image to a ModelVersion.",
+    "trace": "Follow an image to its versions, or a version to its image.",
+    "models": "List, show and create the ModelVersions of a store.",
+    "base": "List the base images; build one or all.",
+    "login": "Keep Picsellia credentials in a file that only you can read.",
+    "logout": "Forget the Picsellia credentials.",
+    "whoami": "Show which Picsellia account answers.",
+    "doctor": "Check engine, BuildKit, package index, CA and platform, each with its remedy.",
+}
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the codes of docs/cli.md."""
+    arguments = sys.argv[1:]
+    if arguments in ([], ["--help"], ["-h"]):
+        print(_help())
+        sys.exit(0 if arguments else 2)
+    if arguments == ["--version"]:
+        from builder import __version__  # noqa: PLC0415  (kept off the path of --help)
+
+        print(f"trainpack {__version__}")
+        sys.exit(0)
+    from builder.cli.dispatch import run  # noqa: PLC0415  (typer takes most of a start)
+
+    sys.exit(run(arguments))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return f"""Usage: trainpack COMMAND [OPTIONS]
+
+A training script in, a tested GPU-ready image on a Picsellia ModelVersion out.
+
+Commands:
+{rows}
+
+Options:
+  --version  Print the version.
+  --help     Print this, or a command's own help: trainpack build --help
+
+Example:
+  trainpack wrap train.py && trainpack build && trainpack test
+
+Exit codes: 0 it worked, 1 it failed, 2 wrong usage or spec, 130 Ctrl-C; `run` ends with the container's."""

@@ -1,0 +1,81 @@
+"""The one exception tree: every failure a user can meet is a TrainpackError.
+
+The command line prints `place: message` and the remedy and exits with `exit_code`; anything else that
+escapes is a fault of trainpack itself.
+"""
+
+
+class TrainpackError(Exception):
+    """A failure that is told to the user without a traceback.
+
+    Args:
+        message: What went wrong, with the value that was met and what was expected.
+        place: Where: `trainpack.toml:12`, `[parameters.epochs]`, an image reference, a file.
+        remedy: What to do about it, as one sentence or one command to run.
+        details: Lines to show verbatim below the message (the end of a build step's output, say).
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: str | None = None,
+        remedy: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.remedy = remedy
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class UsageError(TrainpackError):
+    """The command line, or what the user declared, is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """`trainpack.toml` or a file that it names is missing, malformed or inconsistent."""
+
+
+class LockError(UsageError):
+    """The requirements cannot be resolved or installed, or the lock does not belong to them."""
+
+
+class EngineError(TrainpackError):
+    """The container engine answered with an error."""
+
+
+class EngineUnavailableError(EngineError):
+    """No container engine answers, or none that can do what is needed."""
+
+
+class BuildError(EngineError):
+    """A step of an image build failed."""
+
+
+class RegistryError(TrainpackError):
+    """An image registry refused or failed a request."""
+
+
+class StoreError(TrainpackError):
+    """A model store (local or Picsellia) refused or failed a request."""
+
+
+class NotFoundError(StoreError):
+    """The named object does not exist in the store."""
+
+
+class ReadBackError(StoreError):
+    """What the store holds after a write is not what was written."""
+
+
+class ContractError(TrainpackError):
+    """An image does not keep the contract of docs/contract.md, or was not shown to keep it."""

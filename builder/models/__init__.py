@@ -1,0 +1,1 @@
+"""Models, their versions and experiments, in the local store or on Picsellia."""

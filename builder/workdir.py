@@ -1,0 +1,75 @@
+"""`.trainpack/` beside `trainpack.toml`: what trainpack remembers of a folder; git and images ignore it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from builder.errors import UsageError
+from builder.plan import BuiltImage, PublishedImage
+
+NAME = ".trainpack"
+LAST_BUILD = "last-build.json"
+
+
+def workdir(folder: Path) -> Path:
+    """The folder's `.trainpack/`, made when missing, with a `.gitignore` of its own."""
+    path = folder / NAME
+    path.mkdir(exist_ok=True)
+    ignore = path / ".gitignore"
+    if not ignore.exists():
+        write_atomically(ignore, "*\n")
+    return path
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, whatever interrupts it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remember_build(folder: Path, image: BuiltImage) -> None:
+    """Make this image the folder's last build."""
+    write_atomically(workdir(folder) / LAST_BUILD, image.model_dump_json(indent=2) + "\n")
+
+
+def last_build(folder: Path) -> BuiltImage:
+    """The folder's last build.
+
+    Raises:
+        UsageError: Nothing was built here yet.
+    """
+    path = folder / NAME / LAST_BUILD
+    if not path.is_file():
+        raise UsageError(
+            f"nothing was built in {folder.resolve()} yet",
+            remedy="run `trainpack build` first, or name an image",
+        )
+    return BuiltImage.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def remember_push(folder: Path, image: PublishedImage) -> None:
+    """Keep what digest this image id got in which registry."""
+    pushed = workdir(folder) / "published"
+    pushed.mkdir(exist_ok=True)
+    write_atomically(pushed / f"{_hex(image.image_id)}.json", image.model_dump_json(indent=2) + "\n")
+
+
+def last_push(folder: Path, image_id: str) -> PublishedImage | None:
+    """Where this image id was pushed from here, None when it was not."""
+    path = folder / NAME / "published" / f"{_hex(image_id)}.json"
+    return PublishedImage.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
