@@ -65,6 +65,18 @@ class RegistryError(TrainpackError):
     """An image registry refused or failed a request."""
 
 
+class RegistryDeniedError(RegistryError):
+    """The registry wants other credentials, or these may not do this."""
+
+
+class ImageNotFoundError(RegistryError):
+    """The registry answers, and has no such image."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry does not answer, or answers that it is broken or busy."""
+
+
 class StoreError(TrainpackError):
     """A model store (local or Picsellia) refused or failed a request."""
 

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
+from trainpack_entrypoint.manifest import Gpu, Manifest, Run
+from trainpack_entrypoint.schema import Parameter
+
+from builder import __version__
 from builder.records import Record
 from builder.reference import Reference
+from builder.spec import TrainingSpec
 
 CONTRACT = "1"
 LABEL = "io.trainpack"
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
 VENV = "/opt/venv"
 HEAVY_BYTES = 20_000_000
+USER = "1000:1000"
+WORKDIR = "/workspace"
+_PATH = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Distribution(Record):
@@ -145,3 +156,143 @@ class PublishedImage(Record):
     reference: str
     image_id: str
     digest: str
+
+
+class Inputs(Record):
+    """What a plan is made from, beside the spec: read from disk, git, lock and engine.
+
+    Attributes:
+        options: Parameter → (option, option that says false), as the scan found them in the script.
+        cuda, driver: What the lock needs of a GPU host, None for a CPU lock.
+    """
+
+    base: Base
+    packages: tuple[Distribution, ...]
+    tools: tuple[Distribution, ...]
+    lock_hash: str
+    cuda: str | None
+    driver: str | None
+    entrypoint_hash: str
+    code: tuple[CodeFile, ...]
+    skipped: dict[str, str] = Field(default_factory=dict)
+    revision: str | None = None
+    options: dict[str, tuple[str | None, str | None]] = Field(default_factory=dict)
+
+
+def make_plan(spec: TrainingSpec, inputs: Inputs) -> BuildPlan:
+    """Decide everything an image is made of; touches nothing."""
+    manifest = _manifest(spec, inputs).to_json()
+    heavy = tuple(package for package in inputs.packages if (package.size or 0) > HEAVY_BYTES)
+    light = tuple(package for package in inputs.packages if package not in heavy)
+    return BuildPlan(
+        name=spec.image.name,
+        version=spec.image.version,
+        platform=spec.image.platform,
+        python=spec.image.python,
+        base=inputs.base,
+        system_packages=tuple(sorted(set(spec.image.system_packages))),
+        heavy=heavy,
+        light=light,
+        tools=inputs.tools,
+        lock_hash=inputs.lock_hash,
+        entrypoint_hash=inputs.entrypoint_hash,
+        code=inputs.code,
+        manifest=manifest,
+        env=_env(spec, inputs),
+        labels=_labels(spec, inputs),
+        reasons=tuple(_reasons(spec, inputs, heavy)),
+    )
+
+
+def base_name(spec: TrainingSpec, cuda: str | None) -> str:
+    """The catalogue's base: as declared, else by what the lock needs."""
+    if spec.image.base != "auto":
+        return spec.image.base
+    return "cuda" if cuda else "cpu"
+
+
+def _manifest(spec: TrainingSpec, inputs: Inputs) -> Manifest:
+    run = spec.run
+    return Manifest(
+        name=spec.image.name,
+        version=spec.image.version,
+        run=Run(run.script, run.module, run.launcher, run.args, run.arguments, run.pass_token),
+        trainpack=__version__,
+        python=spec.image.python,
+        lock=inputs.lock_hash,
+        revision=inputs.revision,
+        parameters=dict(_parameters(spec, inputs)),
+        labelmap=spec.labelmap,
+        data=dict(spec.data),
+        outputs_exclude=spec.outputs.exclude,
+        gpu=Gpu(inputs.cuda, inputs.driver) if inputs.cuda and inputs.driver else None,
+    )
+
+
+def _parameters(spec: TrainingSpec, inputs: Inputs) -> Iterator[tuple[str, Parameter]]:
+    for name, declared in spec.parameters.items():
+        parameter = declared.parameter(name)
+        argument, argument_false = inputs.options.get(name, (None, None))
+        yield (
+            name,
+            replace(
+                parameter,
+                argument=parameter.argument or argument,
+                argument_false=parameter.argument_false or argument_false,
+            ),
+        )
+
+
+def _env(spec: TrainingSpec, inputs: Inputs) -> dict[str, str]:
+    # The container toolkit refuses to start on an older driver; `driver>=` is one of its constraints:
+    # https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
+    driver = {"NVIDIA_REQUIRE_CUDA": f"driver>={inputs.driver.split('.')[0]}"} if inputs.driver else {}
+    return dict(sorted({"PATH": _PATH, "VIRTUAL_ENV": VENV, **driver, **spec.run.env}.items()))
+
+
+def _labels(spec: TrainingSpec, inputs: Inputs) -> dict[str, str]:
+    labels = {
+        "org.opencontainers.image.title": spec.image.name.rpartition("/")[2],
+        "org.opencontainers.image.version": spec.image.version,
+        "org.opencontainers.image.revision": inputs.revision,
+        "org.opencontainers.image.base.name": inputs.base.reference,
+        "org.opencontainers.image.base.digest": inputs.base.image_id,
+        f"{LABEL}.contract": CONTRACT,
+        f"{LABEL}.version": __version__,
+        f"{LABEL}.lock": inputs.lock_hash,
+        f"{LABEL}.base": inputs.base.name,
+        f"{LABEL}.cuda": inputs.cuda,
+        f"{LABEL}.driver": inputs.driver,
+        f"{LABEL}.model-version": spec.model.version,
+    }
+    return {name: value for name, value in sorted(labels.items()) if value}
+
+
+def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]) -> Iterator[Reason]:
+    base = f"{inputs.base.name}, {inputs.base.source}"
+    if spec.image.base != "auto":
+        yield Reason(choice="base", value=base, because="[image] base names it")
+    elif inputs.cuda:
+        yield Reason(choice="base", value=base, because=f"the lock holds wheels for CUDA {inputs.cuda}")
+    else:
+        yield Reason(choice="base", value=base, because="nothing in the lock needs CUDA")
+    if inputs.driver:
+        because = f"CUDA {inputs.cuda} needs at least this driver"
+        yield Reason(choice="driver", value=inputs.driver, because=because)
+    if heavy:
+        names = ", ".join(package.name for package in heavy)
+        because = f"over {HEAVY_BYTES // 10**6} MB: a layer of their own, below what changes more often"
+        yield Reason(choice="heavy wheels", value=names, because=because)
+    yield Reason(
+        choice="arguments",
+        value=spec.run.arguments,
+        because={
+            "argv": "each parameter becomes a command-line option",
+            "env": "each parameter becomes an environment variable",
+            "file": "the script reads parameters.json itself",
+        }[spec.run.arguments],
+    )
+    for path, because in sorted(inputs.skipped.items()):
+        yield Reason(choice="left out", value=path, because=because)
+    if inputs.revision is None:
+        yield Reason(choice="revision", value="none", because="no git commit holds these files")

@@ -34,12 +34,16 @@ class Reference:
     def registry(self) -> str | None:
         """The registry's `host[:port]`, None for Docker's default one."""
         head, slash, _ = self.repository.partition("/")
-        return head if slash and ("." in head or ":" in head or head == "localhost") else None
+        return head if slash and _is_host(head) else None
 
     @property
     def path(self) -> str:
         """The repository's name inside its registry."""
         return self.repository.removeprefix(f"{self.registry}/") if self.registry else self.repository
+
+
+def _is_host(text: str) -> bool:
+    return "." in text or ":" in text or text == "localhost"
 
 
 def parse_repository(text: str) -> str:
@@ -48,8 +52,9 @@ def parse_repository(text: str) -> str:
     Raises:
         ValueError: It is not a valid repository name.
     """
-    match = _REPOSITORY.fullmatch(text)
-    if not match or len(text) > 255:
+    match = _REPOSITORY.fullmatch(text) if len(text) <= 255 else None
+    # A first part with capitals and neither dot nor port is no host, and no name either.
+    if not match or (match[1] and not _is_host(match[1]) and not re.fullmatch(_COMPONENT, match[1])):
         raise ValueError(
             f"{text!r} is not a valid image name: lower-case letters, digits and . _ - between slashes, "
             "like registry.example.com/vision/pedestrian, without a tag"

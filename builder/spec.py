@@ -120,7 +120,7 @@ class OutputsSpec(_Table):
 class ModelSpec(_Table):
     """`[model]`: the ModelVersion that the image belongs to."""
 
-    version: Annotated[str, _matching(r"\S.*/[^/]*\S", "MODEL/VERSION")] | None = None
+    version: Annotated[Line, _matching(r"\S.*/[^/]*\S", "MODEL/VERSION")] | None = None
     framework: Framework = "NOT_CONFIGURED"
     type: InferenceType = "NOT_CONFIGURED"
     description: Line | None = None

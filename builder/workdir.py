@@ -6,11 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from builder.errors import UsageError
-from builder.plan import BuiltImage, PublishedImage
+from builder.plan import BuildPlan, BuiltImage, PublishedImage
 
 NAME = ".trainpack"
 LAST_BUILD = "last-build.json"
+LAST_PLAN = "last-plan.json"
 
 
 def workdir(folder: Path) -> Path:
@@ -56,6 +59,20 @@ def last_build(folder: Path) -> BuiltImage:
             remedy="run `trainpack build` first, or name an image",
         )
     return BuiltImage.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def remember_plan(folder: Path, plan: BuildPlan) -> None:
+    """Keep the plan of the last build, for `plan --diff`."""
+    write_atomically(workdir(folder) / LAST_PLAN, plan.model_dump_json() + "\n")
+
+
+def last_plan(folder: Path) -> BuildPlan | None:
+    """The plan of the last build; None when there is none, or one of another trainpack's form."""
+    path = folder / NAME / LAST_PLAN
+    try:
+        return BuildPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def remember_push(folder: Path, image: PublishedImage) -> None:

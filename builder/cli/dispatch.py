@@ -15,6 +15,7 @@ from builder.cli import COMMANDS
 from builder.errors import TrainpackError
 
 INTERRUPTED = 130
+COMPLETION = ("install_completion", "show_completion")
 
 
 class LazyGroup(TyperGroup):
@@ -31,6 +32,8 @@ class LazyGroup(TyperGroup):
         module = importlib.import_module(f"builder.cli.{cmd_name}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
+        # Shell completion belongs to the whole command line, typer offers it per app.
+        command.params = [option for option in command.params if option.name not in COMPLETION]
         return command
 
 
@@ -56,6 +59,10 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        reason = TrainpackError(error.strerror or str(error), place=str(error.filename or "disk or network"))
+        _report(reason, as_json="--json" in arguments)
+        return reason.exit_code
     except Exception:
         traceback.print_exc()
         print("error: this is a fault of trainpack itself, please report it", file=sys.stderr)

@@ -14,7 +14,11 @@ PATH = "/opt/trainpack/image.json"
 
 @dataclass(frozen=True)
 class Run:
-    """How the script is started: `[launcher] python script|-m module args… parameters… extra…`."""
+    """How the script is started: `launcher|python script|-m module args… parameters… extra…`.
+
+    A launcher (`torchrun`, `accelerate launch`) takes the script itself; one that takes a command names its
+    interpreter (`mpirun -n 2 python`).
+    """
 
     script: str | None
     module: str | None = None

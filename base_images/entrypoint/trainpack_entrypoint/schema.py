@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -90,6 +89,20 @@ class Parameter:
             self._check(item)
         return result
 
+    def from_text(self, text: str) -> Any:
+        """The value that one command-line argument or environment variable says, as JSON or plain text.
+
+        Raises:
+            ValueError: As `coerce`.
+        """
+        if self.type not in ("any", "str"):
+            return self.coerce(text)
+        try:
+            value = _parse(text)
+        except ValueError:
+            return self.coerce(text)
+        return self.coerce(text if self.type == "str" and not isinstance(value, str) else value)
+
     def _check(self, value: Any) -> None:
         if self.choices is not None and value not in self.choices:
             hint = close_match(str(value), [str(choice) for choice in self.choices])
@@ -154,7 +167,7 @@ def _to_float(value: Any, expected: str = "float") -> float:
         raise _wrong(value, expected)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _wrong(value, expected) from None
     if math.isnan(number):
         raise _wrong(value, expected)
@@ -188,7 +201,7 @@ def _to_list(value: Any) -> Sequence[Any]:
         if not value.lstrip().startswith("["):
             return [part.strip() for part in value.split(",")] if value else []
         try:
-            value = json.loads(value)
+            value = _parse(value)
         except ValueError:
             raise _wrong(value, "list") from None
     if not isinstance(value, list):
@@ -199,12 +212,28 @@ def _to_list(value: Any) -> Sequence[Any]:
 def _to_dict(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = _parse(value)
         except ValueError:
             raise _wrong(value, "dict") from None
     if not isinstance(value, dict):
         raise _wrong(value, "dict")
     return value
+
+
+def _parse(text: str) -> Any:
+    """Read JSON as the standard has it: without NaN and Infinity.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deep to read.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _article(kind: str) -> str:
@@ -250,5 +279,8 @@ def labelmap_gaps(labelmap: Mapping[str, str]) -> list[int]:
 
 def close_match(name: str, known: Sequence[str]) -> str:
     """`; did you mean "epochs"?`, or nothing when no known name is close."""
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    # Imported here: nearly every container starts without a misspelt name.
+    from difflib import get_close_matches
+
+    matches = get_close_matches(name, known, n=1, cutoff=0.7)
     return f'; did you mean "{matches[0]}"?' if matches else ""

@@ -1,0 +1,49 @@
+# Everything a fresh Debian 12 machine needs is installed by these targets; what already runs is used as it is.
+.DEFAULT_GOAL := help
+.PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden bench clean
+
+PYTEST := .venv/bin/pytest
+
+help: ## List the targets.
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: ## Make .venv with trainpack and its development tools.
+	@scripts/setup
+
+engine: ## Make a container engine answer: use the one that runs, else install and start Debian's.
+	@scripts/engine
+
+base: setup engine ## Build the CPU base image.
+	@.venv/bin/trainpack base build cpu
+
+registry: setup engine ## Start an image registry on this machine's loopback.
+	@scripts/registry
+
+demo: base registry ## Scaffold, build, test, run, push, attach and trace an image, from nothing.
+	@.venv/bin/python scripts/demo.py scaffold
+
+demo-wrap: base registry ## The same for an existing script, wrapped as it is: examples/digits.
+	@.venv/bin/python scripts/demo.py wrap
+
+test: lint unit e2e ## Set up, then lint, type-check and run all tests, with real containers.
+
+lint: setup ## Check formatting, lint and types.
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary
+
+unit: setup ## Run the tests that need no engine.
+	@$(PYTEST) tests/unit
+
+e2e: setup engine ## Run the tests with a real engine, a real registry and the real SDK.
+	@scripts/test-services
+	@$(PYTEST) tests/e2e
+
+golden: setup ## Rewrite the golden files; read the difference before you commit it.
+	@UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit -k golden
+
+bench: setup engine ## Run the benchmarks and print their tables.
+	@for benchmark in benchmarks/*.py; do .venv/bin/python $$benchmark || exit 1; done
+
+clean: ## Remove what the targets made in this folder, the environment included.
+	@rm -rf .venv .demo build dist .mypy_cache .ruff_cache .pytest_cache

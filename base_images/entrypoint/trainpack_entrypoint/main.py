@@ -1,0 +1,216 @@
+"""The order of things, from the container's start to its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from trainpack_entrypoint import workspace
+from trainpack_entrypoint.command import script_command, script_environment
+from trainpack_entrypoint.failures import UNSAVED, InterruptedEarlyError, RunError
+from trainpack_entrypoint.manifest import Manifest
+from trainpack_entrypoint.merge import Merged, merge, table
+from trainpack_entrypoint.output import Lines
+from trainpack_entrypoint.outputs import collect, read_metrics
+from trainpack_entrypoint.paths import Paths
+from trainpack_entrypoint.platform import Platform, connect, settings_of
+from trainpack_entrypoint.process import Signals, run_script, write_all
+from trainpack_entrypoint.relay import Relay
+from trainpack_entrypoint.report import Report
+from trainpack_entrypoint.secrets import Redactor, masked
+from trainpack_entrypoint.sources import environment_source, mounted_sources
+
+GRACE_SECONDS = 7.0
+CONNECT_SECONDS = 300.0
+# What is left of a log may be late, but the end of a run does not wait for it for long.
+FLUSH_SECONDS = 30.0
+
+
+def main(arguments: Sequence[str], root: str = "/") -> NoReturn:
+    """Run the script of the image and exit with the container's code.
+
+    Args:
+        arguments: Given to the container, for the script.
+        root: The folder that the contract's paths are below.
+    """
+    # The interpreter's own end would wait for threads that talk to a platform which may be away.
+    os._exit(_Run(Paths.below(root), dict(os.environ)).run(arguments))
+
+
+class _Run:
+    def __init__(self, paths: Paths, environment: Mapping[str, str]) -> None:
+        self.paths = paths
+        self.environment = environment
+        self.redactor = Redactor(environment)
+        self.signals = Signals()
+        self.report = Report(digest=environment.get("TRAINPACK_IMAGE_DIGEST"))
+        self.lines = Lines(None)
+        self.platform: Platform | None = None
+        self.relay: Relay | None = None
+        self.laid_out: dict[str, workspace.Stamp] = {}
+
+    def run(self, arguments: Sequence[str]) -> int:
+        self.signals.install()
+        try:
+            self.train(arguments)
+        except InterruptedEarlyError as interrupted:
+            self.report.received = interrupted.number
+        except RunError as error:
+            self.report.failure = error
+        except Exception as error:
+            self.report.failure = self.internal(error)
+        self.signals.end()
+        try:
+            self.finish()
+        except Exception as error:
+            self.report.failure = self.internal(error)
+        return self.report.exit_code
+
+    def internal(self, error: Exception) -> RunError:
+        import traceback
+
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        return RunError("internal", f"a fault of the entrypoint: {type(error).__name__}: {error}", lines)
+
+    def say(self, *lines: str) -> None:
+        text = [f"trainpack: {line}" for line in self.redactor.text("\n".join(lines)).splitlines()]
+        encoded = [line.encode("utf-8", "backslashreplace") for line in text]
+        write_all(2, b"\n".join(encoded) + b"\n")
+        if self.relay:
+            self.relay.add(encoded)
+
+    def train(self, arguments: Sequence[str]) -> None:
+        manifest = self.report.manifest = _read_manifest(self.paths)
+        merged = self.report.merged = self.merge(manifest)
+        for name, value in merged.parameters.items():
+            if masked(name, value.value) is not value.value:
+                self.redactor.add(value.value)
+        self.say(*table(merged), *(f"warning: {warning}" for warning in merged.warnings))
+        self.lay_out(manifest, merged)
+        self.start(manifest, merged, arguments)
+
+    def merge(self, manifest: Manifest) -> Merged:
+        problems: list[str] = []
+        self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
+        timeout = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
+        settings = settings_of(self.environment, problems)
+        mounted = mounted_sources(self.paths, problems)
+        if settings and not problems:
+            self.connect(connect(settings, timeout, self.say), manifest)
+        platform_sources = self.platform.sources if self.platform else []
+        problems += self.platform.problems if self.platform else []
+        # A mounted ModelVersion is as strong as the platform's, and more deliberate.
+        sources = [environment_source(self.environment), *mounted[:2], *platform_sources[:1], *mounted[2:]]
+        return merge(manifest.parameters, manifest.labelmap, [*sources, *platform_sources[1:]], problems)
+
+    def seconds(self, name: str, default: float, problems: list[str]) -> float:
+        text = self.environment.get(name)
+        try:
+            seconds = float(text) if text else default
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= 1e9:
+            problems.append(f"{name}: {text!r} is not a number of seconds")
+        return seconds
+
+    def connect(self, platform: Platform, manifest: Manifest) -> None:
+        self.platform = platform
+        self.relay = Relay(platform.send, self.paths.workspace)
+        self.lines.deliver = self.relay.add
+        image = {"image": manifest.name, "version": manifest.version, "lock": manifest.lock}
+        image |= {"revision": manifest.revision or "", "digest": self.report.digest or ""}
+        if problem := platform.log_image(image):
+            self.say(f"warning: {problem}")
+
+    def lay_out(self, manifest: Manifest, merged: Merged) -> None:
+        if missing := workspace.missing_inputs(self.paths, manifest.data):
+            raise RunError("missing-input", "missing input; give it with --data ALIAS=DIR", missing)
+        values = {name: value.value for name, value in merged.parameters.items()}
+        self.laid_out = workspace.lay_out(self.paths, manifest.data, values, merged.labelmap)
+
+    def start(self, manifest: Manifest, merged: Merged, arguments: Sequence[str]) -> None:
+        values = {name: value.value for name, value in merged.declared.items()}
+        shown = {name: masked(name, value) for name, value in values.items()}
+        self.report.command = script_command(manifest, shown, arguments, self.paths)
+        command = script_command(manifest, values, arguments, self.paths)
+        environment = script_environment(self.environment, manifest, values, self.paths)
+        code = run_script(command, environment, self.paths.code, self.signals, self.lines)
+        self.report.received = self.signals.received
+        self.report.script_ended(code)
+
+    def finish(self) -> None:
+        if self.report.script_exit_code is not None and self.report.manifest:
+            self.write_report()
+            self.collect(self.report.manifest)
+        self.write_report()
+        self.tell()
+        if self.platform:
+            self.tell_platform(self.platform)
+            self.write_report()
+
+    def collect(self, manifest: Manifest) -> None:
+        data = manifest.data.values()
+        self.report.outputs = collect(self.paths, self.laid_out, data, manifest.outputs_exclude)
+        self.report.metrics = {metric["name"]: metric["value"] for metric in read_metrics(self.paths.metrics)}
+        if problems := self.report.outputs.problems:
+            self.fail(
+                RunError("workspace", "outputs could not be collected; they are in the workspace", problems)
+            )
+
+    def fail(self, failure: RunError) -> None:
+        """Remember the first failure, and tell every one."""
+        self.report.failure = self.report.failure or failure
+        self.say(f"error: {failure.message}", *(f"  {problem}" for problem in failure.problems))
+
+    def tell(self) -> None:
+        report = self.report
+        if report.exit_code == 0:
+            self.say(f"saved {len(report.outputs.files)} output files")
+        elif report.script_exit_code is None and report.received is None and report.failure:
+            self.fail(report.failure)
+        else:
+            self.say(report.message)
+
+    def tell_platform(self, platform: Platform) -> None:
+        # Who sends a signal kills soon after: what must be known is told before what takes long.
+        is_preempted = self.report.received is not None
+        problems = platform.finish(self.report.status) if is_preempted else []
+        problems += platform.store(self.paths.outputs, self.report.outputs.files)
+        for problem in platform.log_metrics(read_metrics(self.paths.metrics)):
+            self.say(f"warning: {problem}")
+        if problems:
+            self.fail(
+                RunError("platform", f"{platform.host} does not hold every output", problems, code=UNSAVED)
+            )
+        if self.relay and not self.relay.close(FLUSH_SECONDS):
+            self.relay = None
+            self.say("warning: the platform does not hold the whole log")
+        platform.send_exit_code(self.report.exit_code)
+        if not is_preempted and (problems := platform.finish(self.report.status)):
+            self.fail(
+                RunError(
+                    "platform", f"{platform.host} does not know how the run ended", problems, code=UNSAVED
+                )
+            )
+
+    def write_report(self) -> None:
+        if self.platform:
+            self.report.experiment = self.platform.experiment
+        try:
+            self.report.write(self.paths, self.lines.tail, self.redactor)
+        except OSError as error:
+            if self.report.failure is None:
+                message = f"{error.filename}: {error.strerror}"
+                self.fail(RunError("workspace", f"result.json could not be written: {message}"))
+
+
+def _read_manifest(paths: Paths) -> Manifest:
+    try:
+        with open(paths.manifest, encoding="utf-8") as file:
+            return Manifest.from_json(json.load(file))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            "internal", f"{paths.manifest} is unreadable: {type(error).__name__}: {error}"
+        ) from None

@@ -1,0 +1,111 @@
+"""BuildKit's plain progress as events, and how they are shown."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+
+_LINE = re.compile(r"#(\d+) (.*)")
+_STEP = re.compile(r"\[(?:\S+ )?(\d+)/(\d+)\] (.*)")
+_LOG = re.compile(r"[\d.]+ (.*)")
+_TAIL = 30
+
+
+@dataclass
+class Step:
+    """One step; `number` counts the Dockerfile's FROM, RUN, COPY and WORKDIR from 1, None for others."""
+
+    text: str
+    number: int | None = None
+    state: str = "running"
+    seconds: float | None = None
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+
+    def __str__(self) -> str:
+        took = f" {self.seconds:.1f}s" if self.seconds is not None else ""
+        return f"{self.text}{took}{' (cached)' if self.state == 'cached' else ''}"
+
+
+def read_progress(lines: Iterable[str]) -> Iterator[tuple[Step, str]]:
+    """Follow the lines of `docker build --progress=plain`: the step and what each line says of it.
+
+    The event is `started`, `log`, `done`, `cached` or `failed`. Lines of no step are events of a step
+    without a number, so that none is lost.
+    """
+    steps: dict[str, Step] = {}
+    loose = Step("")
+    for line in lines:
+        match = _LINE.match(line.rstrip("\n"))
+        if not match:
+            if line.strip():
+                loose.tail.append(line.rstrip("\n"))
+                yield loose, "log"
+            continue
+        identifier, text = match.groups()
+        if identifier not in steps:
+            numbered = _STEP.match(text)
+            steps[identifier] = Step(_summary(text), int(numbered[1]) if numbered else None)
+            yield steps[identifier], "started"
+        else:
+            yield steps[identifier], _advance(steps[identifier], text)
+
+
+def _advance(step: Step, text: str) -> str:
+    if done := re.fullmatch(r"DONE ([\d.]+)s", text):
+        step.state, step.seconds = "done", float(done[1])
+        return "done"
+    if text == "CACHED":
+        step.state = "cached"
+        return "cached"
+    if text.startswith("ERROR"):
+        step.state = "failed"
+        return "failed"
+    log = _LOG.fullmatch(text)
+    if log:
+        step.tail.append(log[1])
+    return "log"
+
+
+def _summary(text: str) -> str:
+    """The step's text without mounts and set-up, so that a line says what happens."""
+    short = re.sub(r"--mount=\S+\s+", "", text)
+    short = re.sub(r"if \[ -s [^;]*;[^;]*; fi;\s*|export [^;]*;\s*", "", short)
+    return re.sub(r"\s+", " ", short)
+
+
+def show(events: Iterable[tuple[Step, str]], *, live: bool) -> list[Step]:
+    """Show the events on standard error as they come, and return the steps.
+
+    Args:
+        live: One moving line on a terminal; else one plain line for each ended step.
+    """
+    steps: list[Step] = []
+    if not live:
+        for step, event in events:
+            _collect(steps, step)
+            if event in ("done", "cached", "failed") and step.number:
+                print(step, file=sys.stderr, flush=True)
+        return steps
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, transient=True, refresh_per_second=8) as display:
+        for step, event in events:
+            _collect(steps, step)
+            last = step.tail[-1] if step.tail else ""
+            display.update(
+                Spinner("dots", text=f"{step.text[: console.width - 4]}\n  [dim]{last[: console.width - 4]}")
+            )
+            if event in ("done", "cached", "failed") and step.number:
+                console.print(str(step)[: console.width], markup=False)
+    return steps
+
+
+def _collect(steps: list[Step], step: Step) -> None:
+    if step not in steps:
+        steps.append(step)

@@ -1,0 +1,67 @@
+"""`trainpack base`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from builder import bases
+from builder.cli.output import JsonOption, note, result, table
+from builder.errors import UsageError
+from builder.plan import Base
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List the base images; build one or all.",
+    epilog="Example: trainpack base build cpu --python 3.11",
+)
+
+PlatformOption = Annotated[
+    Literal["linux/amd64", "linux/arm64"], typer.Option("--platform", help="What the base runs on.")
+]
+
+
+@app.command("list", epilog="Example: trainpack base list --json")
+def list_bases(platform: PlatformOption = "linux/amd64", as_json: JsonOption = False) -> None:
+    """List the bases of the catalogue, and which of them the engine has."""
+    found = [bases.resolve_base(name, python, platform) for name, python in _all_bases()]
+    result([_to_json(base) for base in found], as_json=as_json, text=lambda: _describe(found))
+
+
+@app.command("build", epilog="Example: trainpack base build cuda --python 3.13 --source debian")
+def build(
+    name: Annotated[str | None, typer.Argument(help="A base of the catalogue.", show_default=False)] = None,
+    python: Annotated[str, typer.Option(help="The Python of the base.")] = "3.11",
+    every: Annotated[bool, typer.Option("--all", help="Build every base for this Python.")] = False,
+    source: Annotated[
+        bases.Source, typer.Option(help="Where the operating system comes from; auto: upstream, else Debian.")
+    ] = "auto",
+    platform: PlatformOption = "linux/amd64",
+    as_json: JsonOption = False,
+) -> None:
+    """Build a base, and tag it in the engine."""
+    names = _choose(name, every=every)
+    built = [bases.build_base(each, python, platform, source, note) for each in names]
+    result([_to_json(base) for base in built], as_json=as_json, text=lambda: _describe(built))
+
+
+def _choose(name: str | None, *, every: bool) -> list[str]:
+    if (name is None) != every:
+        raise UsageError("expected either a base's name or --all", remedy="`trainpack base list` shows them")
+    return [name] if name else list(bases.load_catalogue().base)
+
+
+def _all_bases() -> list[tuple[str, str]]:
+    catalogue = bases.load_catalogue()
+    return [(name, python) for name in catalogue.base for python in catalogue.python]
+
+
+def _to_json(base: Base) -> dict[str, str | None]:
+    return base.model_dump(mode="json") | {"summary": bases.load_catalogue().base[base.name].summary}
+
+
+def _describe(found: list[Base]) -> str:
+    rows = [(base.name, base.python, base.source, base.reference) for base in found]
+    return table(rows, ("BASE", "PYTHON", "SOURCE", "IMAGE"))

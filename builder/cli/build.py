@@ -1,0 +1,54 @@
+"""`trainpack build`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from builder.builders.docker import DockerBuilder
+from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
+from builder.plan import BuiltImage
+from builder.project import ensure_base, ensure_lock, read_plan
+from builder.publish import publish
+from builder.workdir import remember_build, remember_plan, remember_push
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example: trainpack build --push")
+def build(
+    folder: FolderOption = HERE,
+    update_lock: Annotated[
+        bool, typer.Option("--update-lock", help="Resolve the requirements anew before the build.")
+    ] = False,
+    push: Annotated[bool, typer.Option("--push", help="Publish the image once it is built.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
+    if ensure_lock(folder, os.environ, update=update_lock):
+        note("resolved the requirements to pylock.toml")
+    ensure_base(folder, os.environ)
+    planned = read_plan(folder, os.environ)
+    note(f"building {planned.reference}")
+    image = DockerBuilder(os.environ).build(planned, folder)
+    remember_plan(folder, planned)
+    remember_build(folder, image)
+    digest = None
+    if push:
+        published = publish(image, note)
+        remember_push(folder, published)
+        digest = published.digest
+    data = image.model_copy(update={"digest": digest})
+    result(data.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(data))
+
+
+def _describe(image: BuiltImage) -> str:
+    rows = [
+        ("reference", image.reference),
+        ("image id", image.image_id),
+        ("digest", image.digest or "not pushed yet"),
+        ("size", f"{image.size / 1e6:.0f} MB in {len(image.layers)} layers"),
+    ]
+    return table(rows)

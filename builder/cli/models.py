@@ -1,0 +1,74 @@
+"""`trainpack models`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from builder.cli.output import JsonOption, result, table
+from builder.models.compare import diff, masked
+from builder.models.records import ModelVersion, VersionFields, VersionName
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List, show and create the ModelVersions of a store.",
+    epilog="Example: trainpack models show local:pedestrian/v3",
+)
+NameArgument = Annotated[str, typer.Argument(metavar="[STORE:]MODEL/VERSION")]
+
+
+@app.command("list", epilog="Example: trainpack models list --json")
+def list_(
+    store: Annotated[str, typer.Argument(metavar="[STORE]", help="local or picsellia.")] = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """List every version of a store with its image."""
+    from builder.models.stores import open_store  # noqa: PLC0415  (opens nothing for --help)
+
+    versions = list(open_store(store).versions())
+    result(
+        [_document(version) for version in versions],
+        as_json=as_json,
+        text=lambda: table([_row(version) for version in versions], header=("version", "image")),
+    )
+
+
+@app.command(epilog="Example: trainpack models show pedestrian/v3")
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show everything that a version holds."""
+    from builder.models.stores import open_store  # noqa: PLC0415
+
+    parsed = VersionName.parse(name)
+    version = open_store(parsed.store).get_version(parsed)
+    result(_document(version), as_json=as_json, text=lambda: _details(version))
+
+
+@app.command(epilog="Example: trainpack models create pedestrian/v3")
+def create(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Make an empty version, and its model when there is none yet."""
+    from builder.models.stores import open_store  # noqa: PLC0415
+
+    parsed = VersionName.parse(name)
+    version = open_store(parsed.store).create_version(parsed, VersionFields())
+    result(_document(version), as_json=as_json, text=lambda: f"created {version.name}")
+
+
+def _document(version: ModelVersion) -> dict[str, Any]:
+    return version.model_copy(update={"fields": masked(version.fields)}).model_dump(mode="json")
+
+
+def _row(version: ModelVersion) -> tuple[str, ...]:
+    image = version.fields.image
+    return (str(version.name), f"{image.name}:{image.tag}" if image else "(no image)")
+
+
+def _details(version: ModelVersion) -> str:
+    held = diff(VersionFields(), version.fields)
+    rows: list[tuple[str, ...]] = [("version", str(version.name)), ("id", version.id)]
+    return table(rows + [(change.field, _text(change.after)) for change in held])
+
+
+def _text(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

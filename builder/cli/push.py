@@ -1,0 +1,37 @@
+"""`trainpack push`: publish the image to its registry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from builder.cli.output import HERE, FolderOption, JsonOption, note, result
+from builder.containers import find_image
+from builder.publish import publish
+from builder.workdir import last_build, remember_push
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example: trainpack build && trainpack test && trainpack push")
+def push(
+    image: Annotated[
+        str | None, typer.Argument(help="An image of the engine; the last build if none.")
+    ] = None,
+    *,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the image to its registry and print the manifest digest it got there.
+
+    A tag is never moved: pushing the same image again is done already, another image under it is refused.
+    """
+    built = find_image(image) if image else last_build(folder)
+    published = publish(built, note)
+    remember_push(folder, published)
+    result(
+        published.model_dump(),
+        as_json=as_json,
+        text=lambda: f"{published.reference}@{published.digest}",
+    )

@@ -1,0 +1,58 @@
+"""`trainpack trace`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder.cli.output import JsonOption, result
+
+if TYPE_CHECKING:
+    from builder.trace import Link, Trace
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example: trainpack trace local:pedestrian/v3")
+def trace(
+    subject: Annotated[str, typer.Argument(metavar="IMAGE|[STORE:]MODEL/VERSION")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow an image to its versions, or a version to its image; a broken link ends with 1.
+
+    A link is proven when digests match, recorded when it was only written down, broken when what is there
+    now is something else.
+    """
+    from builder import trace as core  # noqa: PLC0415  (docker and requests, not needed for --help)
+    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.stores import open_store  # noqa: PLC0415
+
+    local = open_store("local")
+    parsed = core.parse_subject(subject, local)
+    if isinstance(parsed, VersionName):
+        store = local if parsed.store == "local" else open_store(parsed.store)
+        traced = core.trace_version(parsed, store)
+    else:
+        traced = core.trace_image(parsed, local)
+    data = {**traced.model_dump(mode="json", by_alias=True), "broken": len(traced.broken)}
+    result(data, as_json=as_json, text=lambda: _tree(traced))
+    if traced.broken:
+        raise typer.Exit(1)
+
+
+def _tree(traced: Trace) -> str:
+    if not traced.links:
+        return f"{traced.subject}\n└─ no image is attached"
+    return "\n".join([traced.subject, *_branches(traced.subject, traced.links)])
+
+
+def _branches(node: str, links: tuple[Link, ...]) -> list[str]:
+    lines: list[str] = []
+    children = [link for link in links if link.from_ == node]
+    for link in children:
+        last = link is children[-1]
+        lines.append(f"{'└─' if last else '├─'} {link.kind}: {link.to}  [{link.status}: {link.why}]")
+        lines += [f"{'   ' if last else '│  '}{line}" for line in _branches(link.to, links)]
+    return lines

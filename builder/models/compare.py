@@ -1,0 +1,64 @@
+"""What differs between two states of a version, and what of it may be printed. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainpack_entrypoint.schema import is_secret
+
+from builder.models.records import Change, VersionFields
+
+HIDDEN = "***"
+
+
+def diff(before: VersionFields, after: VersionFields) -> tuple[Change, ...]:
+    """What writing `after` over `before` would change, entry by entry; secrets' values are `***`. Pure.
+
+    A field that is None in `after` is not written, so it is no change; an empty table and none are the same.
+    """
+    old, new = _flat(before, written=after), _flat(after, written=after)
+    shown_old, shown_new = (_flat(masked(fields), written=after) for fields in (before, after))
+    return tuple(
+        Change(field=field, before=shown_old.get(field), after=shown_new.get(field))
+        for field in sorted(old.keys() | new.keys())
+        if not _same(field, old, new)
+    )
+
+
+def _flat(fields: VersionFields, written: VersionFields) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name in ("description", "framework", "type"):
+        if getattr(written, name) is not None and getattr(fields, name) is not None:
+            flat[name] = getattr(fields, name)
+    for name in ("labelmap", "parameters"):
+        if getattr(written, name) is not None:
+            flat |= {f"{name}.{key}": value for key, value in (getattr(fields, name) or {}).items()}
+    if written.image and fields.image:
+        image = fields.image.model_dump()
+        flat |= {f"env.{key}": value for key, value in image.pop("env").items()}
+        flat |= {f"image.{key}": value for key, value in image.items() if value not in (None, ())}
+    return flat
+
+
+def _same(field: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if (field in old) != (field in new):
+        return False
+    # JSON tells true from 1, Python's == does not; 1 and 1.0 are one number in both.
+    return bool(old[field] == new[field]) and isinstance(old[field], bool) == isinstance(new[field], bool)
+
+
+def masked(fields: VersionFields) -> VersionFields:
+    """The fields as they may be printed: values whose name says that they are secrets are `***`."""
+    image = fields.image and fields.image.model_copy(update={"env": _masked(fields.image.env)})
+    parameters = fields.parameters and _masked(fields.parameters)
+    return fields.model_copy(update={"image": image, "parameters": parameters})
+
+
+def _masked(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _hidden(key, value) for key, value in values.items()}
+
+
+def _hidden(key: str, value: Any) -> Any:
+    if is_secret(key) and value:
+        return HIDDEN
+    return _masked(value) if isinstance(value, dict) else value

@@ -1,0 +1,71 @@
+"""A project folder, read: everything that a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder import bases
+from builder.builders.context import entrypoint_hash
+from builder.code import check_script_is_carried, read_code
+from builder.lock import lock_project, read_lock
+from builder.plan import BuildPlan, Inputs, base_name, make_plan
+from builder.revision import revision
+from builder.scan import option_names, scan_script
+from builder.spec import TrainingSpec, load_spec
+
+
+def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
+    """The plan of the project in `folder`, from its files, its lock and the bases that the engine has.
+
+    Raises:
+        SpecError: `trainpack.toml` or what it names is wrong.
+        LockError: There is no lock, or it does not belong to the requirements.
+    """
+    spec = load_spec(folder)
+    lock = read_lock(spec, folder, glibc=_glibc(spec))
+    base = bases.resolve_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
+    code = read_code(folder, spec.image.exclude, tuple(spec.data.values()))
+    check_script_is_carried(code.files, spec.run.script, spec.run.module)
+    return make_plan(
+        spec,
+        Inputs(
+            base=base,
+            packages=lock.packages,
+            tools=lock.tools,
+            lock_hash=lock.hash,
+            cuda=lock.cuda,
+            driver=lock.driver,
+            entrypoint_hash=entrypoint_hash(),
+            code=code.files,
+            skipped=code.skipped,
+            revision=revision(folder, [file.path for file in code.files]),
+            options=_options(spec, folder),
+        ),
+    )
+
+
+def ensure_base(folder: Path, environ: Mapping[str, str]) -> None:
+    """Build or pull the base of the project's image when the engine has none."""
+    spec = load_spec(folder)
+    lock = read_lock(spec, folder, glibc=_glibc(spec))
+    bases.ensure_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
+
+
+def ensure_lock(folder: Path, environ: Mapping[str, str], *, update: bool) -> bool:
+    """Make the lock when it is missing, or anew when `update`; says whether it did."""
+    spec = load_spec(folder)
+    if (folder / "pylock.toml").is_file() and not update:
+        return False
+    lock_project(spec, folder, glibc=_glibc(spec), environ=environ)
+    return True
+
+
+def _glibc(spec: TrainingSpec) -> str:
+    return bases.find_recipe("cpu", spec.image.python, spec.image.platform).origin.glibc
+
+
+def _options(spec: TrainingSpec, folder: Path) -> dict[str, tuple[str | None, str | None]]:
+    """The options that the script itself declares; a script that cannot be read has none."""
+    script = spec.run.script or f"{str(spec.run.module).replace('.', '/')}.py"
+    return option_names(scan_script(folder, script)) if (folder / script).is_file() else {}

@@ -1,0 +1,140 @@
+"""`trainpack push`: an image of the engine goes to its registry, under a tag that never moves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from builder.containers import engine_errors, find_image
+from builder.engine import client
+from builder.errors import (
+    EngineError,
+    ImageNotFoundError,
+    RegistryDeniedError,
+    RegistryError,
+    RegistryUnavailableError,
+    UsageError,
+)
+from builder.oci.registry import RegistryClient
+from builder.plan import BuiltImage, PublishedImage
+from builder.reference import Reference, parse_reference
+
+_DONE = ("Pushed", "Layer already exists", "Mounted from")
+_DENIED = re.compile(r"denied|unauthorized|no basic auth|authentication required|forbidden", re.IGNORECASE)
+_UNREACHABLE = re.compile(
+    r"connection refused|no such host|timeout|timed out|no route to host|x509|HTTP response to HTTPS",
+    re.IGNORECASE,
+)
+
+
+def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
+    """Push an image; done already when the registry has this image id under the tag.
+
+    Args:
+        tell: Receives one line of progress per layer.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        EngineError: The engine does not have that image under that reference.
+        RegistryError: The registry refused or failed, or has another image under the tag.
+    """
+    reference = parse_reference(image.reference)
+    _check_tag(reference)
+    _check_engine(image)
+    digest = _published(reference, image.image_id)
+    if digest:
+        tell(f"{reference} is in the registry already, with this image id")
+    else:
+        digest = _push(reference, tell)
+        _read_back(reference, digest)
+    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+
+
+def _check_tag(reference: Reference) -> None:
+    if reference.tag in (None, "latest"):
+        raise UsageError(
+            "an image is published under a tag that never moves, so not as latest",
+            place=str(reference),
+            remedy="`trainpack build` gives the image a tag of its own: push that one",
+        )
+
+
+def _check_engine(image: BuiltImage) -> None:
+    found = find_image(image.reference).image_id
+    if found != image.image_id:
+        raise EngineError(
+            f"the engine has the image {found} under this tag, expected {image.image_id}",
+            place=image.reference,
+            remedy="`trainpack build` makes it anew",
+        )
+
+
+def _published(reference: Reference, image_id: str) -> str | None:
+    """The digest under which the registry has this image already; None when the tag is free."""
+    registry = RegistryClient(reference)
+    try:
+        found = registry.image_ids()
+    except (ImageNotFoundError, RegistryDeniedError):
+        # Some registries deny reading a repository that the first push will make; where credentials are
+        # really missing, the push is denied too.
+        return None
+    if image_id in found:
+        return registry.digest()
+    raise RegistryError(
+        f"the registry has another image under this tag: {found[0]}, not {image_id}; a tag is never moved",
+        place=str(reference),
+        remedy="set another [image] version, or remove the tag in the registry if nothing uses it",
+    )
+
+
+def _push(reference: Reference, tell: Callable[[str], None]) -> str:
+    with engine_errors(str(reference)):
+        events = client().api.push(reference.repository, tag=reference.tag, stream=True, decode=True)
+        return follow_push(reference, events, tell)
+
+
+def follow_push(reference: Reference, events: Iterable[dict[str, Any]], tell: Callable[[str], None]) -> str:
+    """Tell the engine's push events as lines; returns the manifest digest that the registry gave.
+
+    Raises:
+        RegistryError: The push failed, or ended without a digest.
+    """
+    digest = None
+    for event in events:
+        if "error" in event:
+            raise push_error(reference, str(event["error"]))
+        for line in _lines(event):
+            tell(line)
+        digest = event.get("aux", {}).get("Digest", digest)
+    if digest is None:
+        raise RegistryError("the push ended without a digest", place=str(reference))
+    return str(digest)
+
+
+def _lines(event: dict[str, Any]) -> Iterator[str]:
+    status = event.get("status", "")
+    if event.get("id") and status.startswith(_DONE):
+        yield f"{event['id']}: {status[0].lower()}{status[1:]}"
+
+
+def push_error(reference: Reference, message: str) -> RegistryError:
+    """What the engine said of a failed push, told with a remedy."""
+    said = f"the push failed: {message}"
+    if _DENIED.search(message):
+        login = " ".join(["docker login", *filter(None, [reference.registry])])
+        remedy = f"`{login}` with an account that may push there"
+        return RegistryDeniedError(said, place=str(reference), remedy=remedy)
+    if _UNREACHABLE.search(message):
+        remedy = "check the registry's name and the engine's network; `trainpack doctor` checks the registry"
+        return RegistryUnavailableError(said, place=str(reference), remedy=remedy)
+    return RegistryError(said, place=str(reference))
+
+
+def _read_back(reference: Reference, digest: str) -> None:
+    found = RegistryClient(reference).digest()
+    if found != digest:
+        raise RegistryError(
+            f"the registry now has {found} under this tag, expected {digest}: somebody else pushed it too",
+            place=str(reference),
+        )

@@ -1,0 +1,363 @@
+"""`trainpack run`: train in a container of any engine, local or remote, through the image's own entrypoint.
+
+`/workspace` is a named volume and every file goes in and out through the engine's API, so that nothing but
+data folders on a local engine is ever shared with the host.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, BinaryIO, Self
+
+import requests
+from docker.errors import DockerException
+from docker.models.containers import Container
+from docker.types import DeviceRequest, Mount
+from pydantic import Field
+from trainpack_entrypoint.schema import parse_labelmap
+
+from builder.containers import (
+    INPUTS,
+    WORKSPACE,
+    Entry,
+    copy_out,
+    create_volume,
+    created,
+    engine_errors,
+    file_entry,
+    find_image,
+    folder_entry,
+    host_options,
+    put,
+    remove_volume,
+    temporary_volume,
+    tree_entries,
+)
+from builder.engine import has_gpu, is_local
+from builder.errors import EngineError, SpecError, TrainpackError, UsageError
+from builder.models.records import DIGEST_VARIABLE, ModelVersion
+from builder.records import Record
+
+GRACE = 60
+COLLECTED = ("outputs", "result.json", "failure.json")
+Tell = Callable[[str], None]
+
+
+class RunRequest(Record):
+    """One local training run.
+
+    Attributes:
+        image: A reference or an image id that the engine has.
+        parameters: `-p name=value`, as text; they win over every other source.
+        arguments: Given to the script last, verbatim.
+        data: Dataset alias → folder of this machine.
+        version: The ModelVersion whose parameters and labelmap the run starts from.
+        env: Passed to the container; may hold secrets.
+        output: An empty or new folder for outputs, `result.json` and `failure.json`.
+        flags: Canonical `docker run` flags (builder.flags).
+        gpus: `all`, a number or `device=…`, when asked for on top of the flags.
+        grace: Seconds the script has to save after a stop.
+        network: A network of the engine, `host` or `none`.
+    """
+
+    image: str
+    output: Path
+    parameters: dict[str, str] = Field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    labelmap: Path | None = None
+    parameters_file: Path | None = None
+    data: dict[str, Path] = Field(default_factory=dict)
+    version: ModelVersion | None = None
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    flags: tuple[str, ...] = ()
+    gpus: str | None = None
+    grace: int = Field(default=GRACE, ge=0)
+    network: str | None = None
+
+
+class RunOutcome(Record):
+    """How a run ended.
+
+    Attributes:
+        exit_code: The container's own.
+        result, failure: `result.json` and `failure.json`, None where the container left none.
+        output: The folder that holds what was collected.
+        volume: The workspace that was kept after a failure.
+        left_out: Outputs that cannot be copied: pipes, devices, links that lead outside.
+    """
+
+    exit_code: int
+    result: dict[str, Any] | None
+    failure: dict[str, Any] | None
+    output: Path
+    volume: str | None
+    left_out: tuple[str, ...] = ()
+
+
+def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, tell: Tell) -> RunOutcome:
+    """Run the training, stream its output, and copy out what it left.
+
+    The first SIGINT or SIGTERM asks the script to save and end, the second kills it.
+
+    Args:
+        stdout, stderr: Receive what the container prints, byte for byte.
+        tell: Receives one-line messages about the run itself.
+
+    Raises:
+        UsageError: A file or folder that the request names is missing or malformed.
+        EngineError: The engine has no such image or GPU, or failed.
+    """
+    entries = input_entries(request)
+    image = find_image(request.image)
+    options = _host(request, tell) | {"environment": _environment(request, image.digest)}
+    output = _empty_folder(request.output)
+    with ExitStack() as stack:
+        stack.enter_context(engine_errors(request.image))
+        stopper = stack.enter_context(Stopper(request.grace, tell))
+        inputs = stack.enter_context(temporary_volume("inputs"))
+        workspace = stack.enter_context(_Workspace(tell))
+        mounts = [Mount(INPUTS, inputs), Mount(WORKSPACE, workspace.name), *_binds(request.data)]
+        container = stack.enter_context(
+            created(image.image_id, command=list(request.arguments), mounts=mounts, **options)
+        )
+        put(container, entries)
+        code = _follow(container, stopper, workspace, (stdout, stderr))
+        left_out = _collect(container, output)
+        workspace.keep = code != 0
+        return RunOutcome(
+            exit_code=code,
+            result=_read_json(output / "result.json"),
+            failure=_read_json(output / "failure.json"),
+            output=output,
+            volume=workspace.name if workspace.keep else None,
+            left_out=left_out,
+        )
+
+
+def input_entries(request: RunRequest) -> list[Entry]:
+    """What is put below `/mnt/trainpack`, after a look at every file and folder that the request names.
+
+    Raises:
+        UsageError: One is missing, or the labelmap is malformed.
+    """
+    entries = list(_document_entries(request))
+    for alias, folder in request.data.items():
+        _check_data(alias, folder)
+    if request.data:
+        entries.append(folder_entry("datasets"))
+    if not is_local():
+        for alias, folder in request.data.items():
+            entries += tree_entries(f"datasets/{alias}", folder)
+    return entries
+
+
+def _document_entries(request: RunRequest) -> Iterator[Entry]:
+    if request.parameters_file:
+        yield file_entry("parameters.json", _read(request.parameters_file))
+    if request.labelmap:
+        yield file_entry("labelmap.json", _labelmap(request.labelmap))
+    if request.version:
+        fields = request.version.fields
+        document = {
+            "name": str(request.version.name),
+            "parameters": fields.parameters or {},
+            "labelmap": fields.labelmap,
+        }
+        yield file_entry("model-version.json", json.dumps(document).encode())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", place=str(path)) from None
+
+
+def _labelmap(path: Path) -> bytes:
+    try:
+        return json.dumps(parse_labelmap(json.loads(_read(path)))).encode()
+    except ValueError as error:
+        remedy = 'a labelmap is a JSON object of index and name, like {"0": "car", "1": "person"}'
+        raise SpecError(f"not a labelmap: {error}", place=str(path), remedy=remedy) from None
+
+
+def _check_data(alias: str, folder: Path) -> None:
+    if not alias or "/" in alias or alias.startswith("."):
+        raise UsageError(f"{alias!r} is not a dataset's alias", place="--data")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", place=f"--data {alias}")
+
+
+def _binds(data: dict[str, Path]) -> list[Mount]:
+    if not is_local():
+        return []
+    return [
+        Mount(f"{INPUTS}/datasets/{alias}", str(folder.resolve()), type="bind", read_only=True)
+        for alias, folder in data.items()
+    ]
+
+
+def _environment(request: RunRequest, digest: str | None) -> dict[str, str]:
+    known = {DIGEST_VARIABLE: digest} if digest else {}
+    parameters = {f"TRAINPACK_SET_{name}": value for name, value in request.parameters.items()}
+    return known | request.env | parameters | {"TRAINPACK_GRACE": str(request.grace)}
+
+
+def _host(request: RunRequest, tell: Tell) -> dict[str, Any]:
+    options = host_options(request.flags)
+    gpus = _gpus(request, tell)
+    if gpus:
+        options["device_requests"] = [gpu_request(gpus)]
+    elif options.get("runtime") == "nvidia":
+        del options["runtime"]
+    if request.network:
+        options["network_mode"] = request.network
+    return options
+
+
+def _gpus(request: RunRequest, tell: Tell) -> str | None:
+    flagged = next((flag.partition("=")[2] for flag in request.flags if flag.startswith("--gpus=")), None)
+    if not (request.gpus or flagged) or has_gpu():
+        return request.gpus or flagged
+    if request.gpus:
+        remedy = "install the NVIDIA driver and container toolkit on the engine's host, or leave --gpus out"
+        raise EngineError("the engine's host has no NVIDIA GPU", place="--gpus", remedy=remedy)
+    tell(
+        f"the image's flags ask for --gpus={flagged}; the engine's host has no NVIDIA GPU: running on the CPU"
+    )
+    return None
+
+
+def gpu_request(gpus: str) -> DeviceRequest:
+    """`all`, a number, or `device=0,1`, as the engine's API wants it.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if gpus.startswith("device="):
+        return DeviceRequest(device_ids=gpus.removeprefix("device=").split(","), capabilities=[["gpu"]])
+    if gpus != "all" and not gpus.isdecimal():
+        raise UsageError(f"{gpus!r} is not all, a number of GPUs or device=…", place="--gpus")
+    return DeviceRequest(count=-1 if gpus == "all" else int(gpus), capabilities=[["gpu"]])
+
+
+def _empty_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot be a folder for outputs: {error.strerror}", place=str(path)) from None
+    if taken:
+        raise UsageError("is not empty: outputs of two runs must not mix", place=str(path))
+    return path
+
+
+class _Workspace:
+    """The run's `/workspace`: removed at the end unless it may hold the only copy of somebody's work."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.keep = False
+        self.name = ""
+        self._tell = tell
+
+    def __enter__(self) -> Self:
+        self.name = create_volume("workspace")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.keep:
+            self._tell(f"the workspace is kept in the volume {self.name}: `docker volume rm` removes it")
+        else:
+            remove_volume(self.name)
+
+
+class Stopper:
+    """What SIGINT and SIGTERM do: before the start end all, then ask the container to stop, then kill it."""
+
+    def __init__(self, grace: int, tell: Tell) -> None:
+        self.container: Container | None = None
+        self._grace = grace
+        self._tell = tell
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {n: signal.signal(n, self._act) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _act(self, number: int, frame: FrameType | None) -> None:
+        if self.container is None:
+            raise KeyboardInterrupt
+        if not self._asked:
+            self._tell(f"stopping: the script has {self._grace} s to save; once more kills it")
+        # The main thread is in the middle of reading the container's output and must go on with that.
+        target = self._kill if self._asked else self._stop
+        self._asked = True
+        threading.Thread(target=target, args=(self.container,), daemon=True).start()
+
+    def _stop(self, container: Container) -> None:
+        with suppress(DockerException, requests.RequestException):
+            container.stop(timeout=self._grace + 60)
+
+    def _kill(self, container: Container) -> None:
+        with suppress(DockerException, requests.RequestException):
+            container.kill()
+
+
+def _follow(
+    container: Container, stopper: Stopper, workspace: _Workspace, sinks: tuple[BinaryIO, BinaryIO]
+) -> int:
+    # Attached before the start, so that not even the first line of a script that ends at once is lost.
+    output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
+    container.start()
+    workspace.keep = True
+    stopper.container = container
+    relay(output, sinks)
+    code = int(container.wait()["StatusCode"])
+    stopper.container = None
+    return code
+
+
+def relay(output: Iterable[tuple[bytes | None, bytes | None]], sinks: tuple[BinaryIO, BinaryIO]) -> None:
+    """Copy a container's output, byte for byte; a reader that went away never ends the training."""
+    gone: set[int] = set()
+    for pair in output:
+        for number, (sink, chunk) in enumerate(zip(sinks, pair, strict=True)):
+            if chunk and number not in gone:
+                try:
+                    sink.write(chunk)
+                    sink.flush()
+                except BrokenPipeError:
+                    gone.add(number)
+
+
+def _collect(container: Container, output: Path) -> tuple[str, ...]:
+    try:
+        return tuple(
+            name for part in COLLECTED for name in copy_out(container, f"{WORKSPACE}/{part}", output)
+        )
+    except OSError as error:
+        raise TrainpackError(f"the outputs cannot be written: {error.strerror}", place=str(output)) from None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,14 @@
+"""Read a training script without executing it: imports, parameters, framework."""
+
+from builder.scan.facts import Import, Note, Positional, ScannedParameter, ScriptFacts, option_names
+from builder.scan.script import scan_script
+
+__all__ = [
+    "Import",
+    "Note",
+    "Positional",
+    "ScannedParameter",
+    "ScriptFacts",
+    "option_names",
+    "scan_script",
+]
