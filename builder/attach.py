@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +226,7 @@ def edited_since_build(spec: TrainingSpec, image: PushedImage) -> tuple[str, ...
 def _declared(parameters: dict[str, Parameter]) -> dict[str, dict[str, Any]]:
     # The options may have been read from the script at build time.
     return {
-        name: replace(entry, argument=None, argument_false=None).to_json()
+        name: entry._replace(argument=None, argument_false=None).to_json()
         for name, entry in parameters.items()
     }
 

@@ -58,7 +58,7 @@ _SLIM = (
 _HOST_TRACES = re.compile(
     r"\./(dev/.+|etc/(hosts|resolv\.conf|hostname)|etc/apt/sources\.list(\.d/.+)?|etc/apt/apt\.conf\.d/\d+mmdebstrap)"
 )
-# Where they are missing, a build step makes and removes them, which leaves the time of the day on their folder.
+# Where they are missing, a build step makes and removes them, which leaves the day's time on their folder.
 _MOUNT_POINTS = ("./etc/hosts", "./etc/resolv.conf")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -119,7 +119,7 @@ class Recipe(Record):
     @property
     def reference(self) -> str:
         """`trainpack-base:<name>-py<python>-<12 hex of the recipe>`, a local tag."""
-        return f"{REPOSITORY}:{self.name}-py{self.python}-{_digest(self.model_dump_json())}"
+        return f"{REPOSITORY}:{self.name}-py{self.python}-{_digest(self.model_dump_json() + self.rootfs)}"
 
     @property
     def rootfs(self) -> str:
@@ -171,6 +171,15 @@ def find_recipe(name: str, python: str, platform: str) -> Recipe:
         origin=_entry(catalogue.python, python, "Python"),
         template=(data.base_images() / "Dockerfile.j2").read_text(encoding="utf-8"),
     )
+
+
+def glibc_of(python: str) -> str:
+    """The glibc that wheels can count on in a base with this Python: `2.36`.
+
+    Raises:
+        UsageError: The catalogue has no such Python.
+    """
+    return _entry(load_catalogue().python, python, "Python").glibc
 
 
 def resolve_base(name: str, python: str, platform: str) -> Base:

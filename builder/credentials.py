@@ -107,6 +107,11 @@ def load_credentials(environ: Mapping[str, str] = os.environ) -> Credentials:
     return stored
 
 
+def environment_token(environ: Mapping[str, str]) -> str | None:
+    """The name of the variable that holds a token, or None."""
+    return next((name for name in _VARIABLES["token"] if environ.get(name)), None)
+
+
 def credentials_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Where `login` keeps the credentials: below the user's configuration folder, or `TRAINPACK_CONFIG`."""
     return Path(environ.get(CONFIG_VARIABLE) or user_config_dir("trainpack")) / "credentials.json"

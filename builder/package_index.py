@@ -16,17 +16,17 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from builder.records import Record
 
 _UV_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _UV_KEYS = ("index", "index-url", "extra-index-url", "find-links", "no-index")
 _PIP_KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "constraint")
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"<>]+(?:@[^\s/@'\"<>]+)*@")
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/]*@")
 # Where distributions keep the system's bundle: the list of Go's crypto/x509 (root_linux.go), and Homebrew's.
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -106,25 +106,29 @@ def uv_environment(settings: IndexSettings, environ: Mapping[str, str]) -> dict[
     return result
 
 
-def netrc_text(settings: IndexSettings, environ: Mapping[str, str]) -> str | None:
-    """A netrc file with the credentials for the configured hosts and no others, None when there are none.
+def logins(settings: IndexSettings, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Host → (user, password), for the configured hosts and no others.
 
     Credentials in an address win over the user's own netrc file.
     """
     known = _user_netrc(environ)
-    entries: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str]] = {}
     for address in settings.addresses:
         host = urlsplit(address).hostname
-        user, password = _credentials(address)
-        if host and (user or password):
-            entries.setdefault(host, (user, password))
+        if host and any(_credentials(address)):
+            found.setdefault(host, _credentials(address))
         elif host and host in known:
-            entries.setdefault(host, known[host])
+            found.setdefault(host, known[host])
+    return found
+
+
+def netrc_text(settings: IndexSettings, environ: Mapping[str, str]) -> str | None:
+    """The `logins` as a netrc file, to be given to a build as a secret; None when there are none."""
     lines = [
-        f"machine {host} login {_quoted(user)} password {_quoted(password)}"
-        for host, (user, password) in entries.items()
+        f"machine {host} login {_quoted(user)} password {_quoted(password)}\n"
+        for host, (user, password) in logins(settings, environ).items()
     ]
-    return "\n".join(lines) + "\n" if lines else None
+    return "".join(lines) or None
 
 
 def ca_bundle(environ: Mapping[str, str]) -> Path | None:
@@ -187,27 +191,52 @@ def _uv_settings(environ: Mapping[str, str]) -> IndexSettings | None:
     files = [_uv_file(path) for path in _uv_files(environ)]
     if not any(environ.get(name) for name in _UV_VARIABLES) and not any(files):
         return None
-    declared = [entry for file in files for entry in _tables(file.get("index"))]
-    defaults = [entry["url"] for entry in declared if entry.get("default")]
-    extra = [entry["url"] for entry in declared if not entry.get("default")]
-    from_files = [place for file in files for place in _texts(file.get("extra-index-url"))]
-    links = [place for file in files for place in _texts(file.get("find-links"))]
-    index_url = next((str(file["index-url"]) for file in files if "index-url" in file), None)
-    variables = [*environ.get("UV_INDEX", "").split(), *environ.get("UV_EXTRA_INDEX_URL", "").split()]
-    named = environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or next(iter(defaults), index_url)
-    link_variable = [place for place in environ.get("UV_FIND_LINKS", "").split(",") if place]
+    tables = [entry for file in files for entry in _tables(file.get("index"))]
+    defaults = [
+        _with_login(entry["url"], entry.get("name"), environ) for entry in tables if _is_default(entry)
+    ]
+    extra = [
+        _with_login(entry["url"], entry.get("name"), environ) for entry in tables if not _is_default(entry)
+    ]
+    defaults += [str(file["index-url"]) for file in files if "index-url" in file]
+    defaults = [_plain(environ[name], environ) for name in _UV_VARIABLES[:2] if environ.get(name)] + defaults
+    variables = f"{environ.get('UV_INDEX', '')} {environ.get('UV_EXTRA_INDEX_URL', '')}".split()
+    links = [place for place in environ.get("UV_FIND_LINKS", "").split(",") if place]
     return IndexSettings(
         source="uv",
-        default_index=_unnamed(named) if named else None,
-        indexes=tuple(_unnamed(place) for place in [*variables, *extra, *from_files]),
-        find_links=tuple(_place(place, environ) for place in [*link_variable, *links]),
+        default_index=next(iter(defaults), None),
+        indexes=(
+            *(_plain(index, environ) for index in variables),
+            *extra,
+            *_listed(files, "extra-index-url"),
+        ),
+        find_links=tuple(_place(place, environ) for place in [*links, *_listed(files, "find-links")]),
         no_index=any(bool(file.get("no-index")) for file in files),
     )
 
 
-def _unnamed(index: str) -> str:
-    """`name=https://…` → the address."""
-    return re.sub(r"^[A-Za-z0-9._-]+=(?=[A-Za-z][A-Za-z0-9+.-]*:)", "", index)
+def _plain(index: str, environ: Mapping[str, str]) -> str:
+    """`name=https://…` → the address, with the credentials that uv looks up by that name."""
+    match = re.match(r"([A-Za-z0-9._-]+)=(?=[A-Za-z][A-Za-z0-9+.-]*:)", index)
+    return _with_login(index[match.end() :], match[1], environ) if match else index
+
+
+def _with_login(address: str, name: str | None, environ: Mapping[str, str]) -> str:
+    variable = re.sub(r"[^A-Z0-9]", "_", (name or "").upper())
+    user, password = (environ.get(f"UV_INDEX_{variable}_{key}", "") for key in ("USERNAME", "PASSWORD"))
+    parts = urlsplit(address)
+    if not name or not (user or password) or "@" in parts.netloc:
+        return address
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+
+
+def _is_default(table: Mapping[str, Any]) -> bool:
+    return table.get("default") is True
+
+
+def _listed(files: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    return [place for file in files for place in _texts(file.get(key))]
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
@@ -258,7 +287,7 @@ def _pip_settings(environ: Mapping[str, str]) -> IndexSettings | None:
 
 
 def _pip_values(environ: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings for `pip install`: later files win, `[install]` over `[global]`, variables over both."""
+    """What `pip install` obeys: later files win, `[install]` over `[global]`, variables over both."""
     sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
     for path in _pip_files(environ):
         for section, values in _ini(path).items():
@@ -286,7 +315,7 @@ def _ini(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
-    """pip's configuration files, the weakest first."""
+    """The configuration files of pip, the weakest first."""
     named = environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return

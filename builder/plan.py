@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -181,7 +180,8 @@ class Inputs(Record):
 
 def make_plan(spec: TrainingSpec, inputs: Inputs) -> BuildPlan:
     """Decide everything an image is made of; touches nothing."""
-    manifest = _manifest(spec, inputs).to_json()
+    # Through JSON, so that a plan read back is equal to the plan that was made.
+    manifest = json.loads(json.dumps(_manifest(spec, inputs).to_json()))
     heavy = tuple(package for package in inputs.packages if (package.size or 0) > HEAVY_BYTES)
     light = tuple(package for package in inputs.packages if package not in heavy)
     return BuildPlan(
@@ -235,8 +235,7 @@ def _parameters(spec: TrainingSpec, inputs: Inputs) -> Iterator[tuple[str, Param
         argument, argument_false = inputs.options.get(name, (None, None))
         yield (
             name,
-            replace(
-                parameter,
+            parameter._replace(
                 argument=parameter.argument or argument,
                 argument_false=parameter.argument_false or argument_false,
             ),

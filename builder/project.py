@@ -23,7 +23,7 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
         LockError: There is no lock, or it does not belong to the requirements.
     """
     spec = load_spec(folder)
-    lock = read_lock(spec, folder, glibc=_glibc(spec))
+    lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python))
     base = bases.resolve_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
     code = read_code(folder, spec.image.exclude, tuple(spec.data.values()))
     check_script_is_carried(code.files, spec.run.script, spec.run.module)
@@ -48,7 +48,7 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
 def ensure_base(folder: Path, environ: Mapping[str, str]) -> None:
     """Build or pull the base of the project's image when the engine has none."""
     spec = load_spec(folder)
-    lock = read_lock(spec, folder, glibc=_glibc(spec))
+    lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python))
     bases.ensure_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
 
 
@@ -57,12 +57,8 @@ def ensure_lock(folder: Path, environ: Mapping[str, str], *, update: bool) -> bo
     spec = load_spec(folder)
     if (folder / "pylock.toml").is_file() and not update:
         return False
-    lock_project(spec, folder, glibc=_glibc(spec), environ=environ)
+    lock_project(spec, folder, glibc=bases.glibc_of(spec.image.python), environ=environ)
     return True
-
-
-def _glibc(spec: TrainingSpec) -> str:
-    return bases.find_recipe("cpu", spec.image.python, spec.image.platform).origin.glibc
 
 
 def _options(spec: TrainingSpec, folder: Path) -> dict[str, tuple[str | None, str | None]]:

@@ -42,6 +42,12 @@ class Reference:
         return self.repository.removeprefix(f"{self.registry}/") if self.registry else self.repository
 
 
+def _shown(text: str) -> str:
+    # What stands before an @ that opens no digest may be a password.
+    visible = re.sub(r"[^/]*@(?!sha256:)", "***@", text[:300])
+    return repr(visible if len(text) <= 300 else f"{visible}…")
+
+
 def _is_host(text: str) -> bool:
     return "." in text or ":" in text or text == "localhost"
 
@@ -56,7 +62,7 @@ def parse_repository(text: str) -> str:
     # A first part with capitals and neither dot nor port is no host, and no name either.
     if not match or (match[1] and not _is_host(match[1]) and not re.fullmatch(_COMPONENT, match[1])):
         raise ValueError(
-            f"{text!r} is not a valid image name: lower-case letters, digits and . _ - between slashes, "
+            f"{_shown(text)} is not a valid image name: lower-case letters, digits and . _ - between slashes, "
             "like registry.example.com/vision/pedestrian, without a tag"
         )
     return text
@@ -69,6 +75,8 @@ def parse_reference(text: str) -> Reference:
         UsageError: It does not follow the grammar.
     """
     rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise _invalid(text)
     head, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         head, tag = rest, ""
@@ -76,8 +84,13 @@ def parse_reference(text: str) -> Reference:
         parse_repository(head)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if (colon and head != rest and not _TAG.fullmatch(tag)) or (at and not _DIGEST.fullmatch(digest)):
-        raise UsageError(
-            f"{text!r} is not a valid image reference: expected repository[:tag][@sha256:digest]"
+    if colon and head != rest and not _TAG.fullmatch(tag):
+        raise _invalid(text)
+    return Reference(head, tag or None, digest or None)
+
+
+def _invalid(text: str) -> UsageError:
+    return UsageError(
+            f"{_shown(text)} is not a valid image reference: expected repository[:tag][@sha256:digest]"
         )
     return Reference(head, tag or None, digest or None)

@@ -211,9 +211,10 @@ def _environment(request: RunRequest, digest: str | None) -> dict[str, str]:
 
 def _host(request: RunRequest, tell: Tell) -> dict[str, Any]:
     options = host_options(request.flags)
+    asked = gpu_request(request.gpus) if request.gpus else None
     gpus = _gpus(request, tell)
     if gpus:
-        options["device_requests"] = [gpu_request(gpus)]
+        options["device_requests"] = [asked or gpu_request(gpus)]
     elif options.get("runtime") == "nvidia":
         del options["runtime"]
     if request.network:

@@ -1,4 +1,4 @@
-"""Image registries for tests: Debian's `docker-registry` on a loopback port, and images pushed by plain HTTP."""
+"""Debian's `docker-registry` on a loopback port, for tests, and images pushed there by plain HTTP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import requests
@@ -49,7 +50,9 @@ def registry(folder: Path, **settings: Any) -> Iterator[str]:
     program = shutil.which(COMMAND)
     if program is None:
         message = f"{COMMAND} is not installed (Debian's package docker-registry)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
     configuration = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}, "delete": {"enabled": True}},
@@ -60,20 +63,20 @@ def registry(folder: Path, **settings: Any) -> Iterator[str]:
     process = subprocess.Popen(
         [program, "serve", str(folder / "config.yml")], stderr=subprocess.PIPE, text=True
     )
+    assert process.stderr
     try:
-        yield _address(process)
+        yield _address(process.stderr)
     finally:
         process.terminate()
         process.wait()
-        assert process.stderr
-        process.stderr.close()
 
 
-def _address(process: subprocess.Popen[str]) -> str:
-    assert process.stderr
+def _address(log: IO[str]) -> str:
     seen = []
-    for line in process.stderr:
+    for line in log:
         if found := re.search(r"listening on (127\.0\.0\.1:\d+)", line):
+            # A full pipe would stop the registry: its log is read to its end.
+            threading.Thread(target=log.read, daemon=True).start()
             return found[1]
         seen.append(line)
     raise AssertionError(f"the registry ended: {''.join(seen)}")
@@ -100,7 +103,7 @@ def push(
     session = session or requests.Session()
     base, tag = _base(reference)
     config = json.dumps({"os": "linux", "architecture": "amd64", "config": {"Labels": labels or None}})
-    manifest = {
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": _upload(session, base, config.encode(), "application/vnd.oci.image.config.v1+json"),

@@ -6,7 +6,6 @@ The docker SDK cannot drive BuildKit (docker-py#2230), so builds alone go throug
 from __future__ import annotations
 
 import fcntl
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from builder import engine
 from builder.bases import package_sources
 from builder.builders.context import stage_context
-from builder.builders.progress import Step, read_progress, show
+from builder.builders.progress import Step, read_progress, show, step_places
 from builder.errors import BuildError, EngineError
 from builder.package_index import ca_bundle, index_settings, netrc_text, uv_arguments, uv_environment
 from builder.plan import BuildPlan, BuiltImage
@@ -58,6 +57,7 @@ class DockerBuilder:
         return _inspect(plan, image_id)
 
     def _run(self, plan: BuildPlan, context: Path, secrets: Mapping[str, Path], iidfile: Path) -> str:
+        places = step_places((context / "Dockerfile").read_text(encoding="utf-8"))
         command = [engine.buildkit_cli(), "build", "--progress=plain", f"--iidfile={iidfile}"]
         command += [f"--tag={plan.reference}", f"--platform={plan.platform}"]
         command += [f"--secret=id={name},src={path}" for name, path in secrets.items()]
@@ -73,9 +73,10 @@ class DockerBuilder:
         )
         with _ended(process):
             assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
-            steps = show(read_progress(process.stdout), live=self._live)
+            titles = {number: title for number, (_, title) in places.items()}
+            steps = show(read_progress(process.stdout, titles), live=self._live)
         if process.returncode != 0:
-            raise _failure(steps, (context / "Dockerfile").read_text(encoding="utf-8"))
+            raise failure(steps, places)
         return iidfile.read_text(encoding="ascii").strip()
 
 
@@ -130,7 +131,8 @@ def _inspect(plan: BuildPlan, image_id: str) -> BuiltImage:
     )
 
 
-def _failure(steps: list[Step], dockerfile: str) -> EngineError:
+def failure(steps: list[Step], places: Mapping[int, tuple[int, str]]) -> EngineError:
+    """What went wrong, from the steps of an ended build: the step, its line and its last words."""
     failed = next((step for step in steps if step.state == "failed"), None)
     tail = tuple(failed.tail if failed and failed.tail else steps[-1].tail if steps else ())[-_SHOWN_LINES:]
     remedy = None
@@ -138,22 +140,10 @@ def _failure(steps: list[Step], dockerfile: str) -> EngineError:
         remedy = "the engine's disk is full: see `docker system df`; `docker builder prune` frees its cache"
     if failed is None:
         return EngineError("the engine ended the build", details=tail, remedy=remedy)
-    line = _line_of_step(dockerfile, failed.number) if failed.number else None
+    line = places[failed.number][0] if failed.number else None
     return BuildError(
         f"the step failed: {failed.text}",
         place=f"Dockerfile:{line}" if line else "Dockerfile",
         details=tail,
         remedy=remedy or "`trainpack plan --dockerfile` shows the whole Dockerfile",
     )
-
-
-def _line_of_step(dockerfile: str, number: int) -> int | None:
-    """The line of the n-th instruction that BuildKit counts as a step."""
-    count, continued = 0, False
-    for line_number, line in enumerate(dockerfile.splitlines(), 1):
-        if not continued and re.match(r"(FROM|RUN|COPY|ADD|WORKDIR)\s", line):
-            count += 1
-            if count == number:
-                return line_number
-        continued = line.endswith("\\")
-    return None

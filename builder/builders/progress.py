@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.live import Live
@@ -33,11 +34,17 @@ class Step:
         return f"{self.text}{took}{' (cached)' if self.state == 'cached' else ''}"
 
 
-def read_progress(lines: Iterable[str]) -> Iterator[tuple[Step, str]]:
+def read_progress(
+    lines: Iterable[str], titles: Mapping[int, str] = MappingProxyType({})
+) -> Iterator[tuple[Step, str]]:
     """Follow the lines of `docker build --progress=plain`: the step and what each line says of it.
 
     The event is `started`, `log`, `done`, `cached` or `failed`. Lines of no step are events of a step
     without a number, so that none is lost.
+
+    Args:
+        lines: As they come.
+        titles: What to call a step, by its number.
     """
     steps: dict[str, Step] = {}
     loose = Step("")
@@ -51,7 +58,8 @@ def read_progress(lines: Iterable[str]) -> Iterator[tuple[Step, str]]:
         identifier, text = match.groups()
         if identifier not in steps:
             numbered = _STEP.match(text)
-            steps[identifier] = Step(_summary(text), int(numbered[1]) if numbered else None)
+            number = int(numbered[1]) if numbered else None
+            steps[identifier] = Step(titles.get(number or 0, text), number)
             yield steps[identifier], "started"
         else:
             yield steps[identifier], _advance(steps[identifier], text)
@@ -73,11 +81,17 @@ def _advance(step: Step, text: str) -> str:
     return "log"
 
 
-def _summary(text: str) -> str:
-    """The step's text without mounts and set-up, so that a line says what happens."""
-    short = re.sub(r"--mount=\S+\s+", "", text)
-    short = re.sub(r"if \[ -s [^;]*;[^;]*; fi;\s*|export [^;]*;\s*", "", short)
-    return re.sub(r"\s+", " ", short)
+def step_places(dockerfile: str) -> dict[int, tuple[int, str]]:
+    """Line and title of each instruction that BuildKit counts, by number; the comment above is the title."""
+    places: dict[int, tuple[int, str]] = {}
+    title, continued = "", False
+    for number, line in enumerate(dockerfile.splitlines(), 1):
+        if line.startswith("# ") and not line.startswith("# hadolint"):
+            title = line[2:]
+        elif not continued and re.match(r"(FROM|RUN|COPY|ADD|WORKDIR)\s", line):
+            places[len(places) + 1] = number, title
+        continued = line.endswith("\\")
+    return places
 
 
 def show(events: Iterable[tuple[Step, str]], *, live: bool) -> list[Step]:

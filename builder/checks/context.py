@@ -86,6 +86,7 @@ class Context:
     def __init__(self, image: BuiltImage) -> None:
         self.image = image
         self._running: set[Container] = set()
+        self._ended = False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -169,7 +170,8 @@ class Context:
             return self._observe(container, None)
 
     def end(self) -> None:
-        """Kill whatever still runs."""
+        """Kill whatever still runs, and let nothing else start."""
+        self._ended = True
         for container in tuple(self._running):
             _kill(container)
 
@@ -220,6 +222,8 @@ class Context:
         timer.start()
         self._running.add(container)
         try:
+            if self._ended:
+                raise ContractError("the test was interrupted")
             yield overdue
         finally:
             timer.cancel()

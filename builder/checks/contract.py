@@ -267,7 +267,8 @@ class BadParameter(Check):
     def _look(self, context: Context) -> str:
         seen = ended(context.run_probe(environment={"TRAINPACK_SET_trainpack_probe": "1"}), 78)
         expect(seen.report is None, "the script was started all the same")
-        return str(seen.failure.get("message", "exit code 78"))
+        problems = seen.failure.get("problems") or ["exit code 78"]
+        return str(problems[0])
 
 
 class ExitCode(Check):

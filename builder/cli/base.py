@@ -33,6 +33,7 @@ def list_bases(platform: PlatformOption = "linux/amd64", as_json: JsonOption = F
 @app.command("build", epilog="Example: trainpack base build cuda --python 3.13 --source debian")
 def build(
     name: Annotated[str | None, typer.Argument(help="A base of the catalogue.", show_default=False)] = None,
+    *,
     python: Annotated[str, typer.Option(help="The Python of the base.")] = "3.11",
     every: Annotated[bool, typer.Option("--all", help="Build every base for this Python.")] = False,
     source: Annotated[
@@ -63,5 +64,5 @@ def _to_json(base: Base) -> dict[str, str | None]:
 
 
 def _describe(found: list[Base]) -> str:
-    rows = [(base.name, base.python, base.source, base.reference) for base in found]
+    rows: list[tuple[str, ...]] = [(base.name, base.python, base.source, base.reference) for base in found]
     return table(rows, ("BASE", "PYTHON", "SOURCE", "IMAGE"))

@@ -48,7 +48,7 @@ def _root() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code, prints errors to standard error."""
     try:
-        root(args=arguments, prog_name="trainpack", standalone_mode=True)
+        _call(arguments)
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else 1
     except KeyboardInterrupt:
@@ -57,17 +57,20 @@ def run(arguments: list[str]) -> int:
     except TrainpackError as error:
         _report(error, as_json="--json" in arguments)
         return error.exit_code
-    except BrokenPipeError:
-        return 1
-    except OSError as error:
-        reason = TrainpackError(error.strerror or str(error), place=str(error.filename or "disk or network"))
-        _report(reason, as_json="--json" in arguments)
-        return reason.exit_code
     except Exception:
         traceback.print_exc()
         print("error: this is a fault of trainpack itself, please report it", file=sys.stderr)
         return 1
     return 0
+
+
+def _call(arguments: list[str]) -> None:
+    try:
+        root(args=arguments, prog_name="trainpack", standalone_mode=True)
+    except OSError as error:
+        # A full disk or a folder without rights, met where no stage has more to say about it.
+        place = str(error.filename or "this machine")
+        raise TrainpackError(error.strerror or str(error), place=place) from None
 
 
 def _report(error: TrainpackError, *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +28,9 @@ def result(data: Any, *, as_json: bool, text: Callable[[], str]) -> None:
     print(json.dumps(data, indent=2, default=str) if as_json else text(), flush=True)
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
     """Columns padded to their widest cell; the last is not padded."""
-    lines = [header, *rows] if header else rows
+    lines = [header, *rows] if header else list(rows)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) if lines else 0)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def check(
     """
     folders = {alias: Path(path) for alias, path in pairs(data, "--data").items()}
     _check_folders(folders)
+    # As Ctrl-C, so that a cancelled CI job leaves no container behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     built = find_image(image or last_build(folder).image_id)
     note(f"testing {built.reference}: a probe takes the script's place, the entrypoint is the image's own")
     report = check_image(built, train=Train(folders) if train else None, tell=_tell)

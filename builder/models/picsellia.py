@@ -1,8 +1,8 @@
 """ModelVersions on the Picsellia platform, through its own SDK.
 
 What its SDK does (read from 6.37.0): docker fields and parameters are readable only in the raw answer of
-`sync()`; None is dropped from what it sends, so that a field cannot be cleared; it repeats connection errors and
-nothing else; importing it sends every log record of the process to standard output, unless told not to.
+`sync()`; None is dropped from what it sends, so that a field cannot be cleared; it repeats connection errors
+and nothing else; importing it sends every log record of the process to standard output, unless told not to.
 """
 
 from __future__ import annotations
@@ -266,8 +266,10 @@ def _root(error: Exception) -> BaseException:
 
 def _as_store_error(error: BaseException, host: str, token: str) -> StoreError:
     text = " ".join(str(error).replace(token, "***").split())[:LONGEST_MESSAGE]
+    if text.startswith("[5"):  # 503 and 504: the SDK's base exception, the status in its text only
+        error = _sdk().exceptions.InternalServerError(text)
     for kinds, made, message, remedy in _translations():
-        if isinstance(error, kinds) or (made is _LostAnswerError and _SERVER_ERROR.match(text)):
+        if isinstance(error, kinds):
             return made(f"{message}{text}", place=host, remedy=remedy)
     return StoreError(
         f"the answer is not what the SDK expects ({type(error).__name__})",

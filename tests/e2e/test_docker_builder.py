@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 from commands import TRAINPACK, succeed, trainpack
+from docker.models.images import Image
 
 pytestmark = pytest.mark.engine
 
@@ -32,7 +34,7 @@ def project(tmp_path: Path, base_image: str) -> Path:
     return tmp_path
 
 
-def image_of(project: Path) -> docker.models.images.Image:
+def image_of(project: Path) -> Image:
     built = json.loads((project / ".trainpack/last-build.json").read_text(encoding="utf-8"))
     return docker.from_env().images.get(built["image_id"])
 
@@ -103,7 +105,7 @@ def test_a_failing_step_shows_its_last_lines_and_the_line_of_the_dockerfile(proj
     ended = trainpack(project, "build")
     assert ended.code == 1
     assert "Unable to locate package no-such-package-of-debian" in ended.stderr
-    assert "error: Dockerfile:5: the step failed" in ended.stderr
+    assert "error: Dockerfile:10: the step failed: system packages" in ended.stderr
     assert "Traceback" not in ended.output
     assert not (project / ".trainpack/last-build.json").exists()
 
@@ -156,7 +158,7 @@ def test_ctrl_c_while_building_ends_with_130_and_leaves_nothing_half_written(pro
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class _Rule:
+class _Rule(NamedTuple):
     expression: re.Pattern[str]
     is_negated: bool
     is_folder: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from trainpack_entrypoint import workspace
 from trainpack_entrypoint.command import script_command, script_environment
@@ -15,14 +15,17 @@ from trainpack_entrypoint.merge import Merged, merge, table
 from trainpack_entrypoint.output import Lines
 from trainpack_entrypoint.outputs import collect, read_metrics
 from trainpack_entrypoint.paths import Paths
-from trainpack_entrypoint.platform import Platform, connect, settings_of
 from trainpack_entrypoint.process import Signals, run_script, write_all
-from trainpack_entrypoint.relay import Relay
 from trainpack_entrypoint.report import Report
 from trainpack_entrypoint.secrets import Redactor, masked
 from trainpack_entrypoint.sources import environment_source, mounted_sources
 
+if TYPE_CHECKING:
+    from trainpack_entrypoint.platform import Platform
+    from trainpack_entrypoint.relay import Relay
+
 GRACE_SECONDS = 7.0
+_PLATFORM = ("experiment_id", "experiment_name", "job_id")
 CONNECT_SECONDS = 300.0
 # What is left of a log may be late, but the end of a run does not wait for it for long.
 FLUSH_SECONDS = 30.0
@@ -95,10 +98,9 @@ class _Run:
         problems: list[str] = []
         self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
         timeout = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
-        settings = settings_of(self.environment, problems)
         mounted = mounted_sources(self.paths, problems)
-        if settings and not problems:
-            self.connect(connect(settings, timeout, self.say), manifest)
+        if any(self.environment.get(name) for name in _PLATFORM):
+            self.connect(manifest, timeout, problems)
         platform_sources = self.platform.sources if self.platform else []
         problems += self.platform.problems if self.platform else []
         # A mounted ModelVersion is as strong as the platform's, and more deliberate.
@@ -115,8 +117,14 @@ class _Run:
             problems.append(f"{name}: {text!r} is not a number of seconds")
         return seconds
 
-    def connect(self, platform: Platform, manifest: Manifest) -> None:
-        self.platform = platform
+    def connect(self, manifest: Manifest, timeout: float, problems: list[str]) -> None:
+        from trainpack_entrypoint.platform import connect, settings_of
+        from trainpack_entrypoint.relay import Relay
+
+        settings = settings_of(self.environment, problems)
+        if settings is None:
+            return
+        platform = self.platform = connect(settings, timeout, self.say)
         self.relay = Relay(platform.send, self.paths.workspace)
         self.lines.deliver = self.relay.add
         image = {"image": manifest.name, "version": manifest.version, "lock": manifest.lock}

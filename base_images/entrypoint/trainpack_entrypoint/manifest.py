@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainpack_entrypoint.schema import Parameter
 
@@ -12,8 +11,7 @@ SCHEMA = 1
 PATH = "/opt/trainpack/image.json"
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """How the script is started: `launcher|python script|-m module args… parameters… extra…`.
 
     A launcher (`torchrun`, `accelerate launch`) takes the script itself; one that takes a command names its
@@ -28,16 +26,14 @@ class Run:
     pass_token: bool = True
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """What the locked wheels need of a GPU host: CUDA `13.0`, driver at least `580.65.06`."""
 
     cuda: str
     driver: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """Everything the entrypoint knows of the image it runs in."""
 
     name: str
@@ -47,9 +43,9 @@ class Manifest:
     python: str
     lock: str
     revision: str | None
-    parameters: dict[str, Parameter] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = {}
     labelmap: dict[str, str] | None = None
-    data: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = {}
     outputs_exclude: tuple[str, ...] = ()
     gpu: Gpu | None = None
     schema: int = SCHEMA
@@ -81,6 +77,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The document that `from_json` reads."""
-        plain = asdict(self)
-        plain["parameters"] = {name: parameter.to_json() for name, parameter in self.parameters.items()}
-        return plain
+        return self._asdict() | {
+            "run": self.run._asdict(),
+            "parameters": {name: parameter.to_json() for name, parameter in self.parameters.items()},
+            "gpu": self.gpu._asdict() if self.gpu else None,
+        }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.schema import Parameter, close_match, labelmap_gaps, parse_labelmap
@@ -15,16 +14,14 @@ from trainpack_entrypoint.sources import Source
 BAKED = "image default"
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """A parameter's value and where it came from."""
 
     value: Any
     source: str
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(NamedTuple):
     """What the script is given.
 
     Attributes:

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from trainpack_entrypoint.globs import Excludes
@@ -14,12 +13,12 @@ from trainpack_entrypoint.paths import Paths
 from trainpack_entrypoint.workspace import Stamp, copy_file, stamp
 
 
-@dataclass
 class Outputs:
     """The files below /workspace/outputs, and what could not be collected."""
 
-    files: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.files: list[dict[str, Any]] = []
+        self.problems: list[str] = []
 
 
 def collect(

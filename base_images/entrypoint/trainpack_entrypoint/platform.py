@@ -12,8 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.relay import CHAPTER
@@ -32,8 +31,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE
 _IDS = ("organization_id", "experiment_id", "project_token", "job_id")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What Picsellia's environment says; None for what it does not."""
 
     api_token: str
@@ -48,10 +46,9 @@ class Settings:
 
 
 def settings_of(environment: Mapping[str, str], problems: list[str]) -> Settings | None:
-    """The platform that the environment configures; None when it names no experiment and no job."""
-    values = {name: environment.get(name) or None for name in Settings.__dataclass_fields__}
-    if not (values["experiment_id"] or values["experiment_name"] or values["job_id"]):
-        return None
+    """The platform that an environment with an experiment or a job configures; None, with the problems."""
+    values = {name: environment.get(name) or None for name in Settings._fields}
+    known = len(problems)
     for name in _IDS:
         if (value := values[name]) and not _UUID.fullmatch(value):
             problems.append(f"{name}: {value!r} is not a UUID")
@@ -60,6 +57,8 @@ def settings_of(environment: Mapping[str, str], problems: list[str]) -> Settings
     is_by_name = values["experiment_name"] and not values["experiment_id"]
     if is_by_name and not (values["project_token"] or values["project_name"]):
         problems.append("experiment_name: project_token or project_name is required beside it")
+    if len(problems) > known:
+        return None
     host = values.pop("host") or DEFAULT_HOST
     return Settings(api_token=values.pop("api_token") or "", host=host, **values)
 

@@ -86,11 +86,13 @@ class Relay:
         pause = 0.2
         while not self._is_over():
             try:
-                return self._send(batch)
+                self._send(batch)
             except Exception:
                 # Whatever it was, the training goes on, and the lines wait for the platform to come back.
                 self._pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from trainpack_entrypoint.failures import RunError
@@ -19,7 +18,6 @@ from trainpack_entrypoint.secrets import Redactor, masked
 SCHEMA = 1
 
 
-@dataclass
 class Report:
     """Filled as the run goes; every exit code and status word is derived from it.
 
@@ -30,19 +28,20 @@ class Report:
         failure: Why the run ended early, or why its outputs are not safe.
     """
 
-    manifest: Manifest | None = None
-    merged: Merged | None = None
-    command: list[str] = field(default_factory=list)
-    script_exit_code: int | None = None
-    script_signal: int | None = None
-    received: int | None = None
-    failure: RunError | None = None
-    outputs: Outputs = field(default_factory=Outputs)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    experiment: dict[str, Any] | None = None
-    digest: str | None = None
-    started: float = field(default_factory=time.time)
-    _clock: float = field(default_factory=time.monotonic)
+    def __init__(self, digest: str | None) -> None:
+        self.manifest: Manifest | None = None
+        self.merged: Merged | None = None
+        self.command: list[str] = []
+        self.script_exit_code: int | None = None
+        self.script_signal: int | None = None
+        self.received: int | None = None
+        self.failure: RunError | None = None
+        self.outputs = Outputs()
+        self.metrics: dict[str, Any] = {}
+        self.experiment: dict[str, Any] | None = None
+        self.digest = digest
+        self._started = time.time()
+        self._clock = time.monotonic()
 
     def script_ended(self, code: int) -> None:
         """Take the script's return code, negative for a signal."""
@@ -98,7 +97,7 @@ class Report:
             "exit_code": self.exit_code,
             "script_exit_code": self.script_exit_code,
             "signal": self.received,
-            "started": _timestamp(self.started),
+            "started": _timestamp(self._started),
             "finished": _timestamp(now),
             "seconds": round(time.monotonic() - self._clock, 3),
             "command": self.command,

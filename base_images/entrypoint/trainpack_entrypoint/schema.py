@@ -6,8 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 Scalar = bool | int | float | str
 SCALAR_TYPES = ("int", "float", "bool", "str")
@@ -18,8 +17,7 @@ _TRUE, _FALSE, _NULL = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}, 
 _SECRET = re.compile(r"(token|secret|password|passwd|api[_-]?key|credential)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One declared training parameter.
 
     Attributes:
@@ -48,17 +46,16 @@ class Parameter:
     @classmethod
     def from_json(cls, name: str, data: Mapping[str, Any]) -> Parameter:
         """Read one entry of the manifest's `parameters`; keys of a newer trainpack are ignored."""
-        known = {field.name for field in fields(cls)} - {"name"}
-        values = {key: value for key, value in data.items() if key in known}
+        values = {key: value for key, value in data.items() if key in cls._fields and key != "name"}
         if values.get("choices") is not None:
             values["choices"] = tuple(values["choices"])
         return cls(name=name, **values)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form: what differs from the defaults, with `type` and `default` always."""
-        plain = asdict(self)
+        plain = self._asdict()
         plain.pop("name")
-        empty = {field.name: field.default for field in fields(self)}
+        empty = self._field_defaults
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in plain.items()

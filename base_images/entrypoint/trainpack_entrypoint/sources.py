@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainpack_entrypoint.paths import Paths
 from trainpack_entrypoint.secrets import SET
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """What one place gives.
 
     Attributes:
@@ -23,7 +21,7 @@ class Source:
     """
 
     name: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     labelmap: Any = None
     is_text: bool = False
 

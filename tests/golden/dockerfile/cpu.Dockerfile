@@ -1,9 +1,15 @@
 # Rendered by trainpack 0.1.0 from trainpack.toml: edit that, not this.
+
+# base
 FROM trainpack-base:cpu-py3.11-0123456789ab
 
 USER 0
+
+# the script's environment
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+
+# heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/heavy,target=/run/trainpack/heavy \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -12,9 +18,11 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/venv/bin/python --requirement /run/trainpack/heavy/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/heavy/pylock.toml && \
+    rm -f /opt/venv/.lock
 
+# light wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/light,target=/run/trainpack/light \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -23,9 +31,11 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/venv/bin/python --requirement /run/trainpack/light/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/light/pylock.toml && \
+    rm -f /opt/venv/.lock
 
+# the entrypoint's own environment
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/tools,target=/run/trainpack/tools \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -35,17 +45,21 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
     /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
+    rm -f /opt/trainpack/.lock
 
+# the entrypoint
 RUN --mount=type=bind,source=entrypoint,target=/run/trainpack/entrypoint \
     cp -R /run/trainpack/entrypoint/. / && \
     python3 -m compileall -q --invalidation-mode unchecked-hash \
-    /opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint /opt/venv/lib/python3.11/site-packages/trainpack.py
+    /opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint \
+    /opt/venv/lib/python3.11/site-packages/trainpack.py
 
 ENV PATH="/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     VIRTUAL_ENV="/opt/venv" \
     architecture="resnet18"
+
 LABEL io.trainpack.base="cpu" \
       io.trainpack.contract="1" \
       io.trainpack.lock="cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc" \
@@ -57,8 +71,11 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
       io.trainpack.plan="1670d0209ef76a0f96379344d4d320b9ec8fd58344df34b65925477ce6cc6076"
+
+# code and manifest
 COPY app/ /
 
 USER 1000:1000
+# working directory
 WORKDIR /workspace
 ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint"]

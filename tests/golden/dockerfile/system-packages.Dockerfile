@@ -1,17 +1,27 @@
 # Rendered by trainpack 0.1.0 from trainpack.toml: edit that, not this.
+
+# base
 FROM trainpack-base:cpu-py3.11-0123456789ab
 
 USER 0
+
+# system packages
 # hadolint ignore=DL3008
 RUN --mount=type=secret,id=apt-sources \
     --mount=type=secret,id=ca \
     if [ -s /run/secrets/apt-sources ]; then set -- -o Dir::Etc::SourceList=/run/secrets/apt-sources \
     -o Dir::Etc::SourceParts=/dev/null; fi; \
     if [ -s /run/secrets/ca ]; then set -- "$@" -o Acquire::https::CAInfo=/run/secrets/ca; fi; \
-    apt-get "$@" -o APT::Sandbox::User=root update && \
-    apt-get "$@" -o APT::Sandbox::User=root install --yes --no-install-recommends \    git \    libgl1 \    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
+    set -- "$@" -o APT::Sandbox::User=root; \
+    apt-get "$@" update && \
+    apt-get "$@" install --yes --no-install-recommends git libgl1 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
+
+# the script's environment
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+
+# heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/heavy,target=/run/trainpack/heavy \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -20,9 +30,11 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/venv/bin/python --requirement /run/trainpack/heavy/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/heavy/pylock.toml && \
+    rm -f /opt/venv/.lock
 
+# light wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/light,target=/run/trainpack/light \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -31,9 +43,11 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/venv/bin/python --requirement /run/trainpack/light/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/light/pylock.toml && \
+    rm -f /opt/venv/.lock
 
+# the entrypoint's own environment
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     --mount=type=bind,source=locks/tools,target=/run/trainpack/tools \
     --mount=type=cache,id=trainpack-uv,target=/var/cache/uv \
@@ -43,17 +57,21 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
     /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes --compile-bytecode \
-    --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
+    rm -f /opt/trainpack/.lock
 
+# the entrypoint
 RUN --mount=type=bind,source=entrypoint,target=/run/trainpack/entrypoint \
     cp -R /run/trainpack/entrypoint/. / && \
     python3 -m compileall -q --invalidation-mode unchecked-hash \
-    /opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint /opt/venv/lib/python3.11/site-packages/trainpack.py
+    /opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint \
+    /opt/venv/lib/python3.11/site-packages/trainpack.py
 
 ENV PATH="/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     VIRTUAL_ENV="/opt/venv" \
     architecture="resnet18"
+
 LABEL io.trainpack.base="cpu" \
       io.trainpack.contract="1" \
       io.trainpack.lock="cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc" \
@@ -65,8 +83,11 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
       io.trainpack.plan="d7e5d91ac43447d6b72893e80bcfbcd9c488bfe52646e5092c1a7574b45b4719"
+
+# code and manifest
 COPY app/ /
 
 USER 1000:1000
+# working directory
 WORKDIR /workspace
 ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint"]

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.containers import remove_volume
+from builder.engine import client
+from builder.errors import EngineError, UsageError
+from builder.models.records import ModelVersion, VersionFields, VersionName
+from builder.run import RunOutcome, RunRequest, run_container
+
+pytest_plugins = ["contract_image"]
+pytestmark = pytest.mark.engine
+
+TRAINPACK = [sys.executable, "-c", "from builder.cli import main; main()"]
+
+
+class Run:
+    """Runs the contract image in a folder of its own and keeps what it printed and said."""
+
+    def __init__(self, image: str, output: Path) -> None:
+        self.image = image
+        self.output = output
+        self.stdout, self.stderr = io.BytesIO(), io.BytesIO()
+        self.told: list[str] = []
+
+    def __call__(self, **options: Any) -> RunOutcome:
+        request = RunRequest(**{"image": self.image, "output": self.output} | options)
+        outcome = run_container(request, stdout=self.stdout, stderr=self.stderr, tell=self.told.append)
+        if outcome.volume:
+            remove_volume(outcome.volume)
+        return outcome
+
+    def script_saw(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.output / "outputs" / "weights.json").read_text())
+        return document
+
+
+@pytest.fixture
+def run(contract_image: str, tmp_path: Path) -> Run:
+    return Run(contract_image, tmp_path / "output")
+
+
+@pytest.fixture
+def nothing_left(contract_image: str) -> Iterator[None]:
+    """Fails the test that leaves a container or volume of its own behind."""
+    before = _ours(contract_image)
+    yield
+    assert _ours(contract_image) == before
+
+
+def _ours(image: str) -> tuple[set[str], set[str]]:
+    containers = client().containers.list(all=True, filters={"ancestor": image})
+    # Other tests may run checks at the same time: theirs are volumes of the same purposes.
+    used = {mount.get("Name", "") for each in containers for mount in each.attrs["Mounts"]}
+    return {each.name or "" for each in containers}, used
+
+
+def test_parameters_labelmap_and_arguments_reach_the_script(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"1": "tram", "2": "bus"}')
+    (tmp_path / "parameters.json").write_text('{"epochs": 4, "learning_rate": 0.5}')
+    outcome = run(
+        parameters={"epochs": "7"},
+        arguments=("--amp",),
+        labelmap=tmp_path / "labels.json",
+        parameters_file=tmp_path / "parameters.json",
+    )
+    assert outcome.exit_code == 0
+    saw = run.script_saw()
+    assert (saw["epochs"], saw["learning_rate"], saw["amp"]) == (7, 0.5, True)
+    assert outcome.result
+    assert outcome.result["labelmap"] == {"1": "tram", "2": "bus"}
+    assert outcome.result["parameters"]["epochs"] == {"value": 7, "source": "TRAINPACK_SET_epochs"}
+
+
+def test_a_model_version_gives_parameters_and_labelmap(run: Run) -> None:
+    fields = VersionFields(parameters={"epochs": 9}, labelmap={"0": "tram"})
+    version = ModelVersion(id="1", name=VersionName.parse("pedestrian/v3"), fields=fields)
+    outcome = run(version=version, parameters={"learning_rate": "0.25"})
+    saw = run.script_saw()
+    assert (saw["epochs"], saw["learning_rate"]) == (9, 0.25)
+    assert outcome.result
+    assert outcome.result["labelmap"] == {"0": "tram"}
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_outputs_belong_to_the_caller_and_nothing_is_left_on_the_engine(run: Run) -> None:
+    outcome = run()
+    files = [path for path in outcome.output.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"metrics.jsonl", "weights.json", "result.json"}
+    assert {path.stat().st_uid for path in files} == {os.getuid()}
+    assert (outcome.volume, outcome.failure) == (None, None)
+
+
+def test_output_is_verbatim_from_the_first_line_to_the_last(run: Run) -> None:
+    run(arguments=("--print-bytes",))
+    assert run.stdout.getvalue() == b"first line\n" + bytes(range(256)) + b"\nlast line"
+    assert b"an error line\n" in run.stderr.getvalue()
+
+
+def test_the_exit_code_is_the_scripts_and_the_workspace_is_kept_and_named(
+    contract_image: str, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    request = RunRequest(image=contract_image, output=tmp_path, arguments=("--exit", "3"))
+    outcome = run_container(request, stdout=io.BytesIO(), stderr=io.BytesIO(), tell=told.append)
+    assert outcome.exit_code == 3
+    assert outcome.failure
+    assert outcome.failure["cause"] == "script"
+    assert outcome.volume
+    assert any(outcome.volume in line for line in told)
+    client().volumes.get(outcome.volume).remove()
+
+
+def test_an_unknown_parameter_ends_with_78(run: Run) -> None:
+    outcome = run(parameters={"epoch": "1"})
+    assert outcome.exit_code == 78
+    assert b'did you mean "epochs"?' in run.stderr.getvalue()
+
+
+def test_data_is_bound_read_only(run: Run, tmp_path: Path) -> None:
+    folder = _data_folder(tmp_path)
+    run(data={"train": folder}, arguments=("--show-data", "train"))
+    _assert_data_was_seen(run.stdout.getvalue())
+
+
+def test_flags_of_the_spec_reach_the_engine(run: Run) -> None:
+    assert run(flags=("--memory=256m", "--read-only", "--shm-size=1m")).exit_code == 0
+
+
+def test_a_link_that_leads_outside_is_not_followed(run: Run) -> None:
+    run(arguments=("--link-outside",))
+    passwd = Path("/etc/passwd").read_bytes()
+    assert all(path.read_bytes() != passwd for path in run.output.rglob("*") if path.is_file())
+
+
+def test_gpus_that_only_the_flags_ask_for_are_left_out_with_a_word(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.run.has_gpu", lambda: False)
+    assert run(flags=("--gpus=all",)).exit_code == 0
+    assert any("no NVIDIA GPU" in line for line in run.told)
+
+
+def test_gpus_that_are_asked_for_must_be_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.run.has_gpu", lambda: False)
+    with pytest.raises(EngineError, match="no NVIDIA GPU"):
+        run(gpus="all")
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_image_that_the_engine_lacks_is_an_error_with_a_remedy(run: Run) -> None:
+    with pytest.raises(EngineError, match="no such image") as caught:
+        run(image="registry.example.com/no/such:1")
+    assert "trainpack build" in str(caught.value.remedy)
+    assert not run.output.exists()
+
+
+def test_outputs_of_two_runs_never_mix(run: Run) -> None:
+    run.output.mkdir()
+    (run.output / "precious.pt").write_text("weights")
+    with pytest.raises(UsageError, match="not empty"):
+        run()
+    assert [path.name for path in run.output.iterdir()] == ["precious.pt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_lets_the_script_save(number: signal.Signals, contract_image: str, tmp_path: Path) -> None:
+    with _started(contract_image, tmp_path, "--wait") as process:
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert b"saved" in stdout
+    assert (tmp_path / "output" / "outputs" / "saved.txt").read_text() == "saved on signal"
+    assert json.loads((tmp_path / "output" / "result.json").read_text())["status"] == "preempted"
+    _remove_named_volume(stderr.decode())
+
+
+def test_a_second_stop_kills_a_script_that_will_not_end(contract_image: str, tmp_path: Path) -> None:
+    with _started(contract_image, tmp_path, "--wait", "--stubborn") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        stderr = b""
+        while b"once more kills it" not in stderr:
+            stderr += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 137
+    _remove_named_volume((stderr + rest).decode())
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--labelmap", "twice.json"], "stands at both 0 and 1"),
+        (["--labelmap", "number.json"], "is not a non-empty string"),
+        (["--labelmap", "missing.json"], "No such file"),
+        (["--data", "train=missing"], "is not a folder"),
+        (["--data", "../train=."], "is not a dataset's alias"),
+        (["-p", "epochs"], "is not NAME=VALUE"),
+        (["--env", "NOT_SET_ANYWHERE"], "is not set"),
+        (["--gpus", "some"], "is not all, a number"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_makes_nothing(
+    options: list[str], complaint: str, contract_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "twice.json").write_text('{"0": "car", "1": "car"}')
+    (tmp_path / "number.json").write_text('{"0": 5}')
+    done = _trainpack(tmp_path, "run", contract_image, "--output", "output", *options)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr.decode()
+    assert not (tmp_path / "output").exists()
+
+
+def test_json_goes_to_stdout_and_the_scripts_output_to_stderr(contract_image: str, tmp_path: Path) -> None:
+    done = _trainpack(tmp_path, "run", contract_image, "--json", "-p", "epochs=3")
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == 0
+    assert document["result"]["parameters"]["epochs"]["value"] == 3
+    assert Path(tmp_path, document["output"], "outputs", "weights.json").is_file()
+    assert b"first line" in done.stderr
+
+
+def test_a_variable_of_the_caller_is_passed_and_never_printed(contract_image: str, tmp_path: Path) -> None:
+    secret = "s3cr3t-" + "x" * 20
+    environment = os.environ | {"A_TOKEN": secret}
+    arguments = ["run", contract_image, "--env", "A_TOKEN", "--", "--variable", "A_TOKEN"]
+    done = subprocess.run(
+        [*TRAINPACK, *arguments], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert f"variable {len(secret)}" in done.stdout.decode()
+    assert secret not in (done.stdout + done.stderr).decode()
+
+
+def test_on_a_remote_engine_data_is_copied_in_and_outputs_out(
+    contract_image: str, tmp_path: Path, remote_engine: str
+) -> None:
+    _data_folder(tmp_path)
+    arguments = ["run", contract_image, "--output", "output", "--data", "train=data"]
+    done = subprocess.run(
+        [*TRAINPACK, *arguments, "--", "--show-data", "train"],
+        cwd=tmp_path,
+        env=os.environ | {"DOCKER_HOST": remote_engine},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _assert_data_was_seen(done.stdout)
+    assert (tmp_path / "output" / "outputs" / "weights.json").is_file()
+
+
+@pytest.fixture
+def remote_engine() -> Iterator[str]:
+    """The engine by an address that is not this machine's socket, as one elsewhere would have."""
+    path = client().api.base_url.removeprefix("http+docker://")
+    target = "/var/run/docker.sock" if path.startswith("localhost") else path
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_forward_all, args=(server, target), daemon=True).start()
+    yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+
+
+def _forward_all(server: socket.socket, path: str) -> None:
+    while True:
+        try:
+            near, _ = server.accept()
+        except OSError:
+            return
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(path)
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=_forward, args=(source, sink), daemon=True).start()
+
+
+def _forward(source: socket.socket, sink: socket.socket) -> None:
+    while chunk := source.recv(65536):
+        sink.sendall(chunk)
+    sink.shutdown(socket.SHUT_WR)
+
+
+def _data_folder(parent: Path) -> Path:
+    folder = parent / "data"
+    (folder / "images").mkdir(parents=True)
+    (folder / "a.txt").write_text("from the host")
+    (folder / "images" / "b.bin").write_bytes(bytes(3_000_000))
+    return folder
+
+
+def _assert_data_was_seen(stdout: bytes) -> None:
+    lines = stdout.decode().splitlines()
+    assert "data ['a.txt', 'images', 'images/b.bin']" in lines
+    assert "text from the host" in lines
+    assert "writable False" in lines
+
+
+def _trainpack(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*TRAINPACK, *arguments], cwd=folder, capture_output=True, check=False)
+
+
+def _started(image: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """The command, once its script waits."""
+    command = [*TRAINPACK, "run", image, "--output", "output", "--", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    for line in process.stdout:
+        if line == b"waiting\n":
+            return process
+    raise AssertionError(process.communicate())
+
+
+def _remove_named_volume(text: str) -> None:
+    line = next(line for line in text.splitlines() if "kept in the volume" in line)
+    remove_volume(line.partition("volume ")[2].partition(":")[0])
