@@ -15,7 +15,6 @@ from builder.errors import UsageError
 
 MIRROR = "TRAINPACK_DEBIAN_MIRROR"
 SECURITY_MIRROR = "TRAINPACK_DEBIAN_SECURITY_MIRROR"
-_TRANSPORT = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo")
 
 
 def sources_text(environ: Mapping[str, str], suite: str) -> str:
@@ -33,11 +32,20 @@ def sources_text(environ: Mapping[str, str], suite: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def proxies() -> str:
+    """The text of an apt configuration file with the host's proxies; empty without any."""
+    return _dump("Acquire::http::Proxy", "Acquire::https::Proxy")
+
+
 def options() -> str:
-    """The text of an apt configuration file with the host's proxy and CA settings; empty without any."""
+    """The same with the host's CA bundle, a path of the host."""
+    return proxies() + _dump("Acquire::https::CaInfo")
+
+
+def _dump(*names: str) -> str:
     if not shutil.which("apt-config"):
         return ""
-    return _output("apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *_TRANSPORT)
+    return _output("apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *names)
 
 
 def _configured(suite: str, environ: Mapping[str, str]) -> list[str]:

@@ -30,6 +30,7 @@ from trainpack_entrypoint.schema import close_match
 from builder import apt, data
 from builder.builders.progress import Step, read_progress
 from builder.errors import BuildError, EngineUnavailableError, UsageError
+from builder.package_index import ca_bundle, redact
 from builder.plan import LABEL, Base
 from builder.records import Record
 from builder.workdir import write_atomically
@@ -290,11 +291,6 @@ def package_sources(base: Base, environ: Mapping[str, str]) -> str:
     return apt.sources_text(environ, origin.upstream_suite) if environ.get(apt.MIRROR) else ""
 
 
-def redact(text: str) -> str:
-    """The text without user names and passwords in its addresses."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
-
-
 def _entry(entries: Mapping[str, Entry], key: str, what: str) -> Entry:
     if key in entries:
         return entries[key]
@@ -323,7 +319,7 @@ def _build(name: str, python: str, platform: str, source: Source, say: Say) -> B
     source = _choose(recipe, source, upstream, say)
     if source == "debian":
         _bootstrap(recipe, say)
-    with tempfile.TemporaryDirectory(dir=_cache(), prefix="context-") as folder:
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="context-") as folder:
         context = Path(folder)
         (context / "Dockerfile").write_text(render_dockerfile(recipe, source, upstream), encoding="utf-8")
         secrets = _apt_secrets(recipe, context) if source == "upstream" else _add_rootfs(recipe, context)
@@ -345,18 +341,20 @@ def _choose(recipe: Recipe, source: Source, upstream: str, say: Say) -> Source:
 
 
 def _add_rootfs(recipe: Recipe, context: Path) -> list[str]:
-    os.link(_cache() / recipe.rootfs, context / recipe.rootfs)
+    os.link(cache_folder() / recipe.rootfs, context / recipe.rootfs)
     return []
 
 
 def _apt_secrets(recipe: Recipe, folder: Path) -> list[str]:
     suite = recipe.origin.upstream_suite
     mirror = apt.sources_text(os.environ, suite) if os.environ.get(apt.MIRROR) else ""
-    texts = {"apt-options": apt.options(), "apt-sources": mirror}
-    for name, text in texts.items():
-        write_atomically(folder / name, text, mode=0o600)
-    proxies = [f"--build-arg={name}" for name in _PROXIES if name in os.environ]
-    return [f"--secret=id={name},src={folder / name}" for name in texts] + proxies
+    secrets = {"apt-options": folder / "apt-options", "apt-sources": folder / "apt-sources"}
+    write_atomically(secrets["apt-options"], apt.proxies(), mode=0o600)
+    write_atomically(secrets["apt-sources"], mirror, mode=0o600)
+    if bundle := ca_bundle(os.environ):
+        secrets["ca"] = bundle
+    arguments = [f"--build-arg={name}" for name in _PROXIES if name in os.environ]
+    return [f"--secret=id={name},src={path}" for name, path in secrets.items()] + arguments
 
 
 def _run_build(recipe: Recipe, context: Path, options: list[str], say: Say) -> None:
@@ -412,7 +410,7 @@ def _interruptible(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 def _bootstrap(recipe: Recipe, say: Say) -> None:
     """Make the root file system, unless it is in the cache."""
-    target = _cache() / recipe.rootfs
+    target = cache_folder() / recipe.rootfs
     if target.exists():
         return
     if recipe.origin.suite is None:
@@ -486,7 +484,8 @@ def _empty_file(name: str, epoch: int) -> tarfile.TarInfo:
     return file
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where bootstrapped systems are kept: below `TRAINPACK_CACHE`, else in the user's cache folder."""
     folder = Path(os.environ.get(CACHE) or platformdirs.user_cache_dir("trainpack")) / "bases"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -495,6 +494,6 @@ def _cache() -> Path:
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
     """One build at a time on this machine: two at once would only do the same work twice."""
-    with (_cache() / f"{name}.lock").open("w") as file:
+    with (cache_folder() / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -116,12 +116,31 @@ ENTRYPOINT {entrypoint}
 @pytest.fixture(scope="session")
 def contract_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The reference of an image that keeps the whole contract."""
-    tag = f"{NAME}:1.0.0-{'c' * 12}"
+    # Under a name of its own: tests of another process must not lose theirs when this one is removed.
+    tag = f"{NAME}-{os.urandom(4).hex()}:1.0.0-{'c' * 12}"
     context = tmp_path_factory.mktemp("contract-image")
     lay_out(context, base_image)
     build(context, tag)
     yield tag
     client().images.remove(tag, force=True)
+
+
+@pytest.fixture
+def changed_image(contract_image: str, tmp_path: Path) -> Iterator[Callable[[Sequence[str]], str]]:
+    """Makes an image that differs from the contract image by a few Dockerfile lines."""
+    made: list[str] = []
+
+    def change(lines: Sequence[str]) -> str:
+        context = tmp_path / f"image-{len(made)}"
+        context.mkdir()
+        (context / "Dockerfile").write_text("\n".join([f"FROM {contract_image}", *lines]) + "\n")
+        made.append(f"{NAME}-changed:{os.urandom(4).hex()}")
+        build(context, made[-1])
+        return made[-1]
+
+    yield change
+    for tag in made:
+        client().images.remove(tag, force=True)
 
 
 def lay_out(context: Path, base: str) -> None:
@@ -143,11 +162,3 @@ def build(context: Path, tag: str) -> None:
         command, env={**os.environ, "DOCKER_BUILDKIT": "1"}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def changed(good: str, tag: str, lines: Sequence[str], folder: Path) -> str:
-    """An image that differs from a good one by a few Dockerfile lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "Dockerfile").write_text("\n".join([f"FROM {good}", *lines]) + "\n")
-    build(folder, tag)
-    return tag

@@ -9,6 +9,8 @@ from trainpack_entrypoint.schema import Parameter
 
 SCHEMA = 1
 PATH = "/opt/trainpack/image.json"
+# A default that nobody changes.
+_NONE: dict[str, Any] = {}
 
 
 class Run(NamedTuple):
@@ -43,9 +45,9 @@ class Manifest(NamedTuple):
     python: str
     lock: str
     revision: str | None
-    parameters: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = _NONE
     labelmap: dict[str, str] | None = None
-    data: dict[str, str] = {}
+    data: dict[str, str] = _NONE
     outputs_exclude: tuple[str, ...] = ()
     gpu: Gpu | None = None
     schema: int = SCHEMA

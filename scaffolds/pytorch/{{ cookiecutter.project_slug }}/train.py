@@ -58,7 +58,7 @@ def parse_arguments(arguments=None):
 
 def class_names():
     """The classes in the labelmap's order: the run's own in a container, else trainpack.toml's, else the shapes."""
-    labelmap = trainpack.labelmap() if trainpack else {}
+    labelmap = trainpack.labelmap if trainpack else {}
     return [labelmap[index] for index in sorted(labelmap, key=int)] or list(SHAPES)
 
 

@@ -1,0 +1,184 @@
+"""The bases that the engine really runs: what docs/contract.md promises of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+from commands import succeed
+from conftest import StandinContainer
+
+from builder import apt, bases
+from builder.engine import buildkit_cli
+from builder.plan import Base
+
+pytestmark = pytest.mark.engine
+
+WRITABLE = r"""
+find / -xdev \( -path /proc -o -path /sys -o -path /dev \) -prune -o ! -type l -writable -print
+"""
+UPSTREAM_LOOKALIKE = r"""
+FROM {base}
+USER 0
+RUN dpkg --purge --force-all tini && sed -i /trainpack/d /etc/passwd /etc/group && rm -r /workspace \
+    && chmod 1777 /tmp && chmod u+s /usr/bin/mount && mkdir -m 777 /scratch && touch /usr/local/bin/pip
+ENV PYTHON_VERSION=3.11
+"""
+
+
+def shell(engine: docker.DockerClient, image: str, script: str, user: str = "") -> str:
+    output: bytes = engine.containers.run(image, ["sh", "-c", script], user=user, remove=True)
+    return output.decode()
+
+
+@pytest.fixture(scope="module")
+def cuda(base: Base) -> Base:
+    return bases.ensure_base("cuda", "3.11", "linux/amd64")
+
+
+@pytest.fixture(scope="module")
+def upstream(base: Base, registry: str, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A base made the upstream way, from an image in a registry that does not have what the contract wants."""
+    folder = tmp_path_factory.mktemp("upstream")
+    (folder / "Dockerfile").write_text(UPSTREAM_LOOKALIKE.format(base=base.reference))
+    image = f"{registry}/library/python:3.11-slim-bookworm"
+    environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+    for arguments in (["build", "--quiet", f"--tag={image}", str(folder)], ["push", "--quiet", image]):
+        subprocess.run([buildkit_cli(), *arguments], env=environment, check=True, capture_output=True)
+    subprocess.run([buildkit_cli(), "rmi", image], check=True, capture_output=True)
+    lines = apt.sources_text(os.environ, "bookworm").splitlines()
+    mirrors = {line.split()[2]: line.split()[1] for line in lines}
+    # A tag of its own, so that the base of the other tests stays what it is.
+    changed = {**bases.load_catalogue().model_dump(), "revision": 999}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bases, "load_catalogue", lambda: bases.Catalogue.model_validate(changed))
+        patch.setenv(bases.UPSTREAM_PREFIX, f"{registry}/library")
+        patch.setenv(apt.MIRROR, mirrors["bookworm"])
+        built = bases.build_base("cpu", "3.11", "linux/amd64", "auto")
+    return built
+
+
+@pytest.fixture(params=["debian", "cuda", "upstream"])
+def image(request: pytest.FixtureRequest) -> str:
+    fixture = "base" if request.param == "debian" else request.param
+    found: Base = request.getfixturevalue(fixture)
+    return found.reference
+
+
+def test_each_way_says_where_the_system_came_from(base: Base, upstream: Base) -> None:
+    assert (base.source, upstream.source) == (base.source, "upstream")
+    assert upstream.image_id != base.image_id
+
+
+def test_python_and_tini_are_on_the_path_and_installers_and_compilers_are_not(
+    engine: docker.DockerClient, image: str
+) -> None:
+    script = "python -c 'import sys; print(sys.version_info[:2])'; python3 -V; tini --version; id -u; pwd"
+    lines = shell(engine, image, script).splitlines()
+    assert lines[0] == "(3, 11)"
+    assert lines[1].startswith("Python 3.11.")
+    assert lines[2].startswith("tini version")
+    assert lines[3:] == ["1000", "/workspace"]
+    unwanted = "pip pip3 uv gcc cc g++ make git"
+    assert shell(engine, image, f"for name in {unwanted}; do command -v $name || true; done") == ""
+
+
+def test_the_whole_standard_library_is_there_with_byte_code_that_is_valid(
+    engine: docker.DockerClient, image: str
+) -> None:
+    script = (
+        "python -c 'import ssl, sqlite3, ctypes, lzma, bz2, distutils.util, multiprocessing, zoneinfo;"
+        'zoneinfo.ZoneInfo("Europe/Paris"); ssl.create_default_context().get_ca_certs()[0]\''
+        " && python -v -c 'import json.decoder' 2>&1 | grep -c 'code object from .*/usr.*[.]py$' || true"
+    )
+    assert shell(engine, image, script).splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize("user", ["", "42420", "42420:0", "33:33", "1000:8"])
+def test_nothing_but_the_workspace_is_writable_whoever_runs_it(
+    engine: docker.DockerClient, image: str, user: str
+) -> None:
+    assert shell(engine, image, WRITABLE, user).split() == ["/workspace"]
+    assert shell(engine, image, "stat -c %a /workspace", user).strip() == "1777"
+
+
+def test_no_file_changes_its_user_and_all_belong_to_root(engine: docker.DockerClient, image: str) -> None:
+    assert shell(engine, image, "find / -xdev ! -type c -perm /6000", "0") == ""
+    assert shell(engine, image, "find / -xdev ! -user root", "0") == ""
+
+
+def test_no_address_of_a_mirror_and_no_package_lists_are_left(
+    engine: docker.DockerClient, image: str
+) -> None:
+    script = (
+        "find /var/lib/apt/lists /var/cache/apt /var/log /tmp /run/secrets /etc/apt/sources.list* -type f"
+    )
+    assert shell(engine, image, f"{script} 2>/dev/null || true", "0") == ""
+    assert shell(engine, image, "grep -rlE 'https?://' /etc/apt || true", "0") == ""
+
+
+def test_what_was_removed_is_in_no_layer(engine: docker.DockerClient, image: str) -> None:
+    layers = engine.images.get(image).attrs["RootFS"]["Layers"]
+    # The second is WORKDIR's, which is empty.
+    assert len(layers) <= 2
+
+
+def test_the_cuda_base_differs_in_its_environment_alone(
+    engine: docker.DockerClient, base: Base, cuda: Base
+) -> None:
+    cpu, gpu = (engine.images.get(each.reference).attrs for each in (base, cuda))
+    assert cpu["RootFS"]["Layers"] == gpu["RootFS"]["Layers"]
+    assert set(gpu["Config"]["Env"]) - set(cpu["Config"]["Env"]) == {
+        "NVIDIA_VISIBLE_DEVICES=all",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+    }
+
+
+def test_a_base_that_is_there_is_not_built_again(base: Base) -> None:
+    said: list[str] = []
+    assert bases.ensure_base("cpu", "3.11", "linux/amd64", said.append) == base
+    assert said == []
+
+
+def test_the_same_recipe_gives_the_same_layers_without_any_cache(
+    engine: docker.DockerClient, base: Base, tmp_path: Path
+) -> None:
+    if base.source != "debian":
+        pytest.skip("the engine's base came from the upstream image")
+    recipe = bases.find_recipe("cpu", "3.11", "linux/amd64")
+    dockerfile = bases.render_dockerfile(recipe, "debian", "")
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    os.link(bases.cache_folder() / recipe.rootfs, tmp_path / recipe.rootfs)
+    command = [buildkit_cli(), "build", "--no-cache", "--quiet", str(tmp_path)]
+    environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    again = engine.images.get(done.stdout.strip())
+    layers = engine.images.get(base.reference).attrs["RootFS"]["Layers"]
+    assert again.attrs["RootFS"]["Layers"] == layers
+    engine.images.remove(again.id)
+
+
+def test_the_command_lists_what_the_engine_has(base: Base, tmp_path: Path) -> None:
+    rows = succeed(tmp_path, "base", "list", "--json").json
+    found = {(row["name"], row["python"]): row for row in rows}
+    assert found["cpu", "3.11"]["image_id"] == base.image_id
+    assert {"3.11", "3.12", "3.13", "3.14"} == {python for _, python in found}
+
+
+def test_the_stand_in_runs_in_a_container_and_answers_on_its_network(
+    engine: docker.DockerClient, base: Base, standin_container: StandinContainer
+) -> None:
+    seen = requests.get(f"{standin_container.url}/_standin/state", timeout=10).json()
+    script = (
+        "import urllib.request, json; "
+        f"print(json.dumps(json.load(urllib.request.urlopen('{standin_container.inside}/_standin/state'))))"
+    )
+    output = engine.containers.run(
+        base.reference, ["python3", "-c", script], network=standin_container.network, remove=True
+    )
+    assert json.loads(output) == seen

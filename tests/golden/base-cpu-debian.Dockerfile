@@ -1,0 +1,38 @@
+# cpu base for Python 3.11, from Debian's packages.
+FROM scratch AS os
+ADD rootfs-bookworm-amd64-d9466f66232c.tar /
+# What trains needs neither installers nor a place to write but /workspace, whoever it runs as. Byte code that is
+# never checked against its source stays valid when time stamps are evened out.
+RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.version)' \
+    && ln -sf python3 "$(dirname "$(command -v python3)")/python" \
+    && rm -rf /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/lib/python3*/ensurepip \
+        /usr/local/lib/python3*/site-packages/* \
+    && find / -xdev -type d -name __pycache__ -prune -exec rm -rf {} + \
+    && PYTHONHASHSEED=0 python3 -m compileall -q -x '/(test|lib2to3/tests)/' --invalidation-mode unchecked-hash \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+    && find /run /tmp /var/tmp /var/log /var/lib/apt/lists ! -type d -delete \
+    && find /var/cache ! -type d ! -path '/var/cache/debconf/*.dat' -delete \
+    && rm -rf /run/secrets /var/lib/apt/lists/partial /var/cache/apt/archives/partial /root/.cache \
+        /etc/.pwd.lock /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- \
+    && echo 'trainpack:x:1000:1000::/workspace:/usr/sbin/nologin' >> /etc/passwd \
+    && echo 'trainpack:x:1000:' >> /etc/group \
+    && find / -xdev ! -type l ! -type c ! -user root -exec chown root {} + \
+    && find / -xdev ! -type l ! -type c -perm /6022 -exec chmod ug-s,go-w,-t {} + \
+    && mkdir -m 1777 /workspace \
+    && find / -xdev \( -path /dev -o -path /proc -o -path /sys -o -path /etc/hosts -o -path /etc/resolv.conf \) \
+        -prune -o -newermt @1735689600 -exec touch -hcd @1735689600 {} +
+
+# One layer, so that what was removed above is in none.
+FROM scratch
+# hadolint ignore=DL3067
+COPY --from=os / /
+ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin \
+    LANG=C.UTF-8 \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+LABEL io.trainpack.base=cpu \
+    io.trainpack.base.python=3.11 \
+    io.trainpack.base.source=debian
+WORKDIR /workspace
+USER 1000:1000
+CMD ["python3"]
