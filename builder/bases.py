@@ -202,8 +202,10 @@ def resolve_base(name: str, python: str, platform: str) -> Base:
     )
 
 
-def ensure_base(name: str, python: str, platform: str, say: Say = lambda line: None) -> Base:
-    """A base that is in the engine: the one that is there, else a new one.
+def ensure_base(
+    name: str, python: str, platform: str, source: Source = "auto", say: Say = lambda line: None
+) -> Base:
+    """A base that is in the engine: the one that is there, else a new one; see `build_base`.
 
     Raises:
         UsageError: The catalogue has no such base, or not for this Python.
@@ -212,7 +214,7 @@ def ensure_base(name: str, python: str, platform: str, say: Say = lambda line: N
     """
     with _locked("build"):
         base = resolve_base(name, python, platform)
-        return base if base.image_id else _build(name, python, platform, "auto", say)
+        return base if base.image_id else _build(name, python, platform, source, say)
 
 
 def build_base(
@@ -393,7 +395,8 @@ def _follow(lines: Iterable[str], say: Say) -> list[str]:
         if event in ("done", "cached", "failed") and step.number:
             say(redact(str(step))[:_WIDTH])
         if event == "failed":
-            return [*step.tail, *(line.rstrip("\n") for line in lines)][-_TAIL:]
+            rest = [line.rstrip("\n") for line in lines]
+            return (list(step.tail) or rest)[-_TAIL:]
     return list(step.tail)[-_TAIL:]
 
 

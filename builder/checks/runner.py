@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -55,15 +55,25 @@ def check_image(
     # Several checks read this one, and the others need what it finds out.
     with suppress(ContractError):
         _ = context.plain
-    wanted = [*checks, *([train] if train else [])]
+    results: list[CheckResult] = []
+    try:
+        for result in _results(context, checks, train):
+            tell(result)
+            results.append(result)
+    except BaseException:
+        context.end()
+        raise
+    return Report(reference=image.reference, image_id=image.image_id, results=tuple(results))
+
+
+def _results(context: Context, checks: Sequence[Check], train: Check | None) -> Iterator[CheckResult]:
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         try:
-            results = []
-            for result in pool.map(lambda check: check.run(context), wanted):
-                tell(result)
-                results.append(result)
+            yield from pool.map(lambda check: check.run(context), checks)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             context.end()
             raise
-    return Report(reference=image.reference, image_id=image.image_id, results=tuple(results))
+    # Alone: threads of a numerical library that must share their processors with others spin for minutes.
+    if train:
+        yield train.run(context)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from trainpack_entrypoint.schema import Parameter, type_of
@@ -67,7 +69,7 @@ def missing_values(
 
 def _carried(parameter: Parameter, value: Any, seen: Mapping[str, Any], arguments: str) -> bool:
     if arguments == "env":
-        return _same(parameter, seen["variables"].get(parameter.argument or parameter.name), value)
+        return _same(seen["variables"].get(parameter.argument or parameter.name), value)
     return arguments == "file" or isinstance(value, dict) or _in_argv(parameter, value, seen["argv"])
 
 
@@ -77,13 +79,24 @@ def _in_argv(parameter: Parameter, value: Any, argv: Sequence[str]) -> bool:
         return option not in argv and (not parameter.argument_false or parameter.argument_false in argv)
     if value is True:
         return option in argv
+    places = [place for place, word in enumerate(argv) if word == option]
+    if isinstance(value, list):
+        return any(_same_list(_operands(argv[place + 1 :]), value) for place in places)
     joined = [word.partition("=")[2] for word in argv if word.startswith(f"{option}=")]
-    after = [argv[place + 1] for place, word in enumerate(argv[:-1]) if word == option]
-    expected = value[0] if isinstance(value, list) else value
-    return any(_same(parameter, text, expected) for text in joined + after)
+    after = [argv[place + 1] for place in places if place + 1 < len(argv)]
+    return any(_same(text, value) for text in joined + after)
 
 
-def _same(parameter: Parameter, text: str | None, value: Any) -> bool:
+def _operands(words: Sequence[str]) -> list[str]:
+    return list(takewhile(lambda word: not re.match(r"--?[A-Za-z]", word), words))
+
+
+def _same_list(words: Sequence[str], value: Sequence[Any]) -> bool:
+    pairs = zip(words, value, strict=False)
+    return len(words) == len(value) and all(_same(word, item) for word, item in pairs)
+
+
+def _same(text: str | None, value: Any) -> bool:
     if text is None or text == str(value):
         return text is not None
     try:

@@ -36,6 +36,7 @@ def build(
     *,
     python: Annotated[str, typer.Option(help="The Python of the base.")] = "3.11",
     every: Annotated[bool, typer.Option("--all", help="Build every base for this Python.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Leave alone what the engine has.")] = False,
     source: Annotated[
         bases.Source, typer.Option(help="Where the operating system comes from; auto: upstream, else Debian.")
     ] = "auto",
@@ -44,7 +45,8 @@ def build(
 ) -> None:
     """Build a base, and tag it in the engine."""
     names = _choose(name, every=every)
-    built = [bases.build_base(each, python, platform, source, note) for each in names]
+    make = bases.ensure_base if missing else bases.build_base
+    built = [make(each, python, platform, source, note) for each in names]
     result([_to_json(base) for base in built], as_json=as_json, text=lambda: _describe(built))
 
 

@@ -80,4 +80,5 @@ def _report(error: TrainpackError, *, as_json: bool) -> None:
     if error.remedy:
         print(f"  → {error.remedy}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": {"message": error.message, "place": error.place, "remedy": error.remedy}}))
+        told = {"message": error.message, "place": error.place, "remedy": error.remedy}
+        print(json.dumps({"error": told | {"details": list(error.details)}}))

@@ -26,7 +26,7 @@ def lock(
     from builder.bases import glibc_of  # noqa: PLC0415
 
     spec = load_spec(folder)
-    glibc = glibc_of(spec)
+    glibc = glibc_of(spec.image.python)
     note(f"resolving for Python {spec.image.python} on {spec.image.platform}")
     lock_project(spec, folder, glibc=glibc, environ=os.environ, upgrade=upgrade)
     locked = read_lock(spec, folder, glibc=glibc)

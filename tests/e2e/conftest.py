@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import docker
 import pytest
 import requests
+from standin_container import StandinContainer
 
 from builder.bases import ensure_base, package_sources
 from builder.engine import buildkit_cli, client
@@ -20,23 +20,6 @@ from builder.plan import Base
 
 TESTS = Path(__file__).parents[1]
 TOKEN = "standin-token"
-
-
-@dataclass(frozen=True)
-class StandinContainer:
-    """The stand-in for Picsellia as a container.
-
-    Attributes:
-        url: Where the host reaches it.
-        inside: Where containers on its network do.
-        network: The docker network that it is on.
-        token: The API token that it accepts.
-    """
-
-    url: str
-    inside: str
-    network: str
-    token: str
 
 
 def unavailable(reason: str) -> NoReturn:

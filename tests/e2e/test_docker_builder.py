@@ -29,9 +29,11 @@ VALUE = 'a "b" $HOME \\ back'
 
 @pytest.fixture
 def project(tmp_path: Path, base_image: str) -> Path:
-    (tmp_path / "train.py").write_text("print('training')\n", encoding="utf-8")
-    (tmp_path / "trainpack.toml").write_text(SPEC.format(image="", value=VALUE), encoding="utf-8")
-    return tmp_path
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "train.py").write_text("print('training')\n", encoding="utf-8")
+    (folder / "trainpack.toml").write_text(SPEC.format(image="", value=VALUE), encoding="utf-8")
+    return folder
 
 
 def image_of(project: Path) -> Image:
@@ -78,9 +80,9 @@ def test_no_tool_secret_ca_or_address_of_a_package_index_is_in_the_image(
         subprocess.run(["tar", "-tf", layer], capture_output=True, text=True, check=True).stdout
         for layer in unpacked.rglob("layer.tar")
     )
-    names = {Path(line).name for line in listed.splitlines()}
-    assert "train.py" in names
-    assert not names & {".env", "netrc", "uv", "pip", "gcc", "pylock.toml"}
+    files = {Path(line).name for line in listed.splitlines() if not line.endswith("/")}
+    assert "train.py" in files
+    assert files & {".env", "netrc", "uv", "pip", "gcc", "pylock.toml"} == set()
     found = subprocess.run(
         ["grep", "-rlaE", "hidden-in-", unpacked], capture_output=True, text=True, check=False
     )

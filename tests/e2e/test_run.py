@@ -289,6 +289,9 @@ def _data_folder(parent: Path) -> Path:
     (folder / "images").mkdir(parents=True)
     (folder / "a.txt").write_text("from the host")
     (folder / "images" / "b.bin").write_bytes(bytes(3_000_000))
+    # Open to all: only the mount keeps the script from writing here.
+    folder.chmod(0o777)
+    (folder / "a.txt").chmod(0o666)
     return folder
 
 

@@ -124,6 +124,17 @@ def test_with_json_an_error_is_one_document_on_standard_output(capsys: pytest.Ca
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["message"] == "there is no scaffold 'nothing'"
     assert error["remedy"].startswith("choose one of")
+    assert error["place"] is None
+
+
+def test_with_json_the_problems_of_a_spec_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trainpack.toml").write_text('[image]\nnaem = "a"\n[run]\nscrpit = "train.py"\n')
+    assert run(["plan", "-C", str(tmp_path), "--json"]) == 2
+    details = json.loads(capsys.readouterr().out)["error"]["details"]
+    assert any("naem" in line for line in details)
+    assert any("scrpit" in line for line in details)
 
 
 def test_every_command_has_a_section_in_the_reference() -> None:

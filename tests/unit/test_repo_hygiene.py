@@ -6,8 +6,21 @@ import re
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
+
+from builder.spec import (
+    Framework,
+    ImageSpec,
+    InferenceType,
+    ModelSpec,
+    OutputsSpec,
+    ParameterSpec,
+    RunSpec,
+    TrainingSpec,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,9 +46,7 @@ HOSTS = [
         ("conda", "anaconda", "org"),
     )
 ]
-MACHINE_PATHS = [
-    "/" + path for path in ("work/", "opt/" + "wheels", "opt/" + "pypi", "home/[a-z]", "Users/[a-z]")
-]
+MACHINE_PATHS = ["/" + path for path in ("work/", "opt/" + "wheels", "opt/" + "pypi", "Users/")]
 LOCK = re.compile(r"(^|/)pylock(\.[^/]+)?\.toml$")
 LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
 
@@ -84,7 +95,7 @@ def test_no_lock_that_records_an_index_is_committed() -> None:
 
 
 def test_no_file_holds_a_private_key_or_a_merge_conflict() -> None:
-    assert places(r"-----BEGIN [A-Z ]*" + r"PRIVATE KEY-----") == []
+    assert places(r"^-----BEGIN [A-Z ]*" + r"PRIVATE KEY-----") == []
     assert places("^(" + "<" * 7 + "|" + ">" * 7 + ") ") == []
 
 
@@ -117,6 +128,34 @@ def test_every_relative_link_of_the_documentation_leads_to_a_file() -> None:
         if not re.match(r"[a-z]+:|#", target) and not (document.parent / target.split("#")[0]).exists()
     ]
     assert broken == []
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+@pytest.mark.parametrize("model", [ImageSpec, RunSpec, OutputsSpec, ModelSpec, ParameterSpec])
+def test_every_key_of_a_table_is_in_the_spec_reference(model: type[BaseModel]) -> None:
+    # In the first cell of a row of the table's own section.
+    title = {"ParameterSpec": "parameters"}.get(model.__name__, model.__name__.removesuffix("Spec").lower())
+    section = re.split(r"^## ", (ROOT / "docs" / "spec.md").read_text(encoding="utf-8"), flags=re.M)
+    text = next(part for part in section if part.startswith(f"`[{title}]`"))
+    documented = {
+        key for row in re.findall(r"^\| (.*?) \|", text, re.M) for key in re.findall(r"`([^`]+)`", row)
+    }
+    assert documented == set(keys_of(model))
+
+
+def test_every_table_is_in_the_spec_reference() -> None:
+    sections = re.findall(r"^## `\[(\w+)\]`", (ROOT / "docs" / "spec.md").read_text(encoding="utf-8"), re.M)
+    assert sections == keys_of(TrainingSpec)
+
+
+def test_every_choice_of_a_key_is_in_the_spec_reference() -> None:
+    text = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
+    assert [
+        value for value in (*get_args(Framework), *get_args(InferenceType)) if f"`{value}`" not in text
+    ] == []
 
 
 def test_every_shell_script_stops_at_its_first_error() -> None:

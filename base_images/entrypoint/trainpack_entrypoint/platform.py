@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
@@ -161,14 +161,11 @@ def _job(client: Any, settings: Settings) -> Any:
     return client.get_job_by_id(settings.job_id) if settings.job_id else None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _is_permanent(error: Exception) -> bool:
-    """Whether asking again cannot help; the SDK's client hides the answer behind an error of its own."""
+    """Whether asking again cannot help.
+
+    Only the error itself counts: what the SDK was handling when it was raised says nothing of it.
+    """
     from picsellia import exceptions
     from requests import exceptions as transport
 
@@ -187,14 +184,11 @@ def _is_permanent(error: Exception) -> bool:
         transport.InvalidSchema,
         transport.InvalidHeader,
     )
-    return any(isinstance(link, permanent) for link in _chain(error))
+    return isinstance(error, permanent)
 
 
 def _reason(error: Exception) -> str:
-    """The innermost message, in one line."""
-    innermost = list(_chain(error))[-1]
-    text = str(innermost) or str(error) or type(error).__name__
-    return " ".join(f"{type(innermost).__name__}: {text}".split())[:500]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 class Platform:

@@ -50,7 +50,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("--learning-rate", type=float, default=0.002, help="step of the optimiser")
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer")
     parser.add_argument("--samples", type=int, default=600, help="number of shapes to draw, without a data folder")
-    parser.add_argument("--no-augment", dest="augment", action="store_false", help="do not mirror images at random")
+    parser.add_argument(
+        "--augment", action=argparse.BooleanOptionalAction, default=True, help="mirror images at random"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the data, the split and the model")
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     return parser.parse_args(arguments)
