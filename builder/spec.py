@@ -65,6 +65,7 @@ def _version(value: str) -> str:
 Line = Annotated[str, AfterValidator(_one_line)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name")]
+Alias = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a dataset's alias")]
 DebianPackage = Annotated[str, _matching(r"[a-z0-9][a-z0-9+.-]+", "a Debian package's name")]
 
 
@@ -183,12 +184,20 @@ def _parameter_names(parameters: dict[str, ParameterSpec]) -> dict[str, Paramete
     return parameters
 
 
+def _apart(data: dict[str, str]) -> dict[str, str]:
+    for alias, path in data.items():
+        for other, outer in data.items():
+            if alias != other and PurePosixPath(path).is_relative_to(outer):
+                raise ValueError(f"{alias} = {path!r} lies in {other} = {outer!r}: datasets must lie apart")
+    return data
+
+
 class TrainingSpec(_Table):
     """The whole of `trainpack.toml`."""
 
     image: ImageSpec
     run: RunSpec
-    data: dict[str, RelativePath] = Field(default_factory=dict)
+    data: Annotated[dict[Alias, RelativePath], AfterValidator(_apart)] = Field(default_factory=dict)
     outputs: OutputsSpec = OutputsSpec()
     model: ModelSpec = ModelSpec()
     parameters: Annotated[dict[str, ParameterSpec], AfterValidator(_parameter_names)] = Field(

@@ -67,18 +67,18 @@ def from_script() -> Demo:
     shutil.copytree(ROOT / "examples" / "digits", folder)
     trainpack(folder, "wrap", "train.py", "--name", f"{REGISTRY}/demo/digits")
     labelmap = {str(digit): name for digit, name in enumerate("zero one two three four five six".split())}
-    return Demo(folder, "local:digits/v1", ("C=5.0",), labelmap)
+    return Demo(folder, "local:digits/v1", ("epochs=5",), labelmap)
 
 
 def chain(demo: Demo) -> dict[str, Any]:
     """Build, test, run, push, attach, trace both ways; what each command said, by its name."""
     folder = demo.folder
-    labels = folder / "labels.json"
+    labels = DEMO / f"{folder.name}-labels.json"
     labels.write_text(json.dumps(demo.labelmap), encoding="utf-8")
     parameters = [word for parameter in demo.parameters for word in ("-p", parameter)]
     said = {"build": trainpack(folder, "build", "--json")}
     said["test"] = trainpack(folder, "test", "--json")
-    said["run"] = trainpack(folder, "run", *parameters, "--labelmap", "labels.json", "--json")
+    said["run"] = trainpack(folder, "run", *parameters, "--labelmap", str(labels), "--json")
     said["push"] = trainpack(folder, "push", "--json")
     trainpack(folder, "attach", demo.version, "--create", "--dry-run")
     said["attach"] = trainpack(folder, "attach", demo.version, "--create", "--json")

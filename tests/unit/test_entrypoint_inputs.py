@@ -72,7 +72,12 @@ def test_an_argparse_script_receives_every_value_from_the_strongest_source(conta
         (Parameter("flag", type="bool", default=False), "true", ["--flag"]),
         (Parameter("flag", type="bool", default=True), "false", []),
         (Parameter("aug", type="bool", default=True, argument_false="--no-aug"), "false", ["--no-aug"]),
-        (Parameter("aug", type="bool", default=True, argument_false="--no-aug"), "true", ["--aug"]),
+        (Parameter("aug", type="bool", default=True, argument_false="--no-aug"), "true", []),
+        (
+            Parameter("aug", type="bool", default=False, argument="--aug", argument_false="--no-aug"),
+            "true",
+            ["--aug"],
+        ),
         (Parameter("seed", type="int", optional=True), "null", []),
         (Parameter("size", type="list[int]", default=[1]), "[2, 3]", ["--size", "2", "3"]),
         (Parameter("size", type="list[int]", default=[1]), "[]", ["--size"]),
@@ -257,6 +262,16 @@ def test_secrets_are_nowhere_in_what_the_entrypoint_writes(container: ContainerR
     written = ended.stdout + ended.stderr + json.dumps(ended.result).encode()
     assert b"s3cr3t-value" not in written
     assert b"pl4tform-token" not in written
+
+
+def test_a_secret_from_a_mounted_file_is_masked_too(container: ContainerRoot) -> None:
+    container.bake(parameters=[Parameter("api_key", type="str", default=""), EPOCHS])
+    container.mount("parameters.json", {"api_key": "m0unted-secret"})
+    ended = container.run()
+    assert b"m0unted-secret" in ended.stdout
+    assert ended.result["parameters"]["api_key"]["value"] == "***"
+    assert ended.result["parameters"]["epochs"]["value"] == 10
+    assert "m0unted-secret" not in ended.told + json.dumps(ended.result)
 
 
 def test_a_secret_that_is_refused_is_not_printed(container: ContainerRoot) -> None:

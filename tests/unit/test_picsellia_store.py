@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -396,8 +397,10 @@ def test_connecting_prints_nothing_and_leaves_logging_alone(platform: Standin) -
         "PicselliaStore.connect(make_credentials({'token': sys.argv[1], 'host': sys.argv[2]}, 'test'))\n"
         "assert logging.getLogger().handlers == []\n"
     )
+    env = {key: value for key, value in os.environ.items() if key != "PICSELLIA_SDK_CUSTOM_LOGGING"}
     done = subprocess.run(
         [sys.executable, "-c", script, platform.token, platform.url],
+        env=env,
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ OUTPUT = """#1 [internal] load build definition from Dockerfile
 #1 transferring dockerfile: 3.49kB done
 #1 DONE 0.0s
 
-#4 [stage-0 1/3] FROM docker.io/library/base
+#4 [stage-0 1/3] FROM registry.example.com/base
 #4 CACHED
 
 #6 [stage-0 2/3] RUN --mount=type=secret,id=ca     pip install x

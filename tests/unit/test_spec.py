@@ -118,6 +118,11 @@ def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
     assert "is not a path inside the folder" in told(MINIMAL.replace("train.py", path))
 
 
+def test_datasets_must_lie_apart_and_have_plain_aliases() -> None:
+    assert "must lie apart" in told(MINIMAL + '[data]\nall = "data"\ntrain = "data/train"\n')
+    assert "is not a dataset's alias" in told(MINIMAL + '[data]\n"a/b" = "data"\n')
+
+
 def test_script_and_module_exclude_each_other() -> None:
     assert "either script or module" in told(MINIMAL + 'module = "pkg.train"\n')
 

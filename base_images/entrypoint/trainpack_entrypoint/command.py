@@ -43,7 +43,8 @@ def option(parameter: Parameter, value: Any) -> list[str]:
     """A parameter as command-line arguments; nothing for what a command line cannot say."""
     name = parameter.argument or f"--{parameter.name}"
     if value is True:
-        return [name]
+        # A script with a `store_false` option alone says true by saying nothing.
+        return [name] if parameter.argument or not parameter.argument_false else []
     if value is False:
         return [parameter.argument_false] if parameter.argument_false else []
     if value is None or isinstance(value, dict):
