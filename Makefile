@@ -14,7 +14,7 @@ engine: ## Make a container engine answer: use the one that runs, else install a
 	@scripts/engine
 
 base: setup engine ## Build the CPU base image.
-	@.venv/bin/trainpack base build cpu
+	@scripts/base
 
 registry: setup engine ## Start an image registry on this machine's loopback.
 	@scripts/registry
@@ -33,9 +33,10 @@ lint: setup ## Check formatting, lint and types.
 	@.venv/bin/mypy --no-error-summary
 
 unit: setup ## Run the tests that need no engine.
+	@scripts/test-services
 	@$(PYTEST) tests/unit
 
-e2e: setup engine ## Run the tests with a real engine, a real registry and the real SDK.
+e2e: base ## Run the tests with a real engine, a real registry and the real SDK.
 	@scripts/test-services
 	@$(PYTEST) tests/e2e
 

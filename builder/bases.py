@@ -198,8 +198,13 @@ def resolve_base(name: str, python: str, platform: str) -> Base:
         platform=platform,
         reference=recipe.reference,
         image_id=image.id if image else None,
+        content=_layers_digest(image.attrs["RootFS"]["Layers"]) if image else None,
         source=labels.get(f"{LABEL}.base.source", UNBUILT),
     )
+
+
+def _layers_digest(layers: list[str]) -> str:
+    return hashlib.sha256("\n".join(layers).encode()).hexdigest()
 
 
 def ensure_base(

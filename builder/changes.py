@@ -38,7 +38,7 @@ def compare(before: BuildPlan, after: BuildPlan) -> tuple[Difference, ...]:
 
 
 def _base(plan: BuildPlan) -> dict[str, str]:
-    return {plan.base.name: plan.base.image_id or "not built", "python": plan.python}
+    return {plan.base.name: (plan.base.content or "not built")[:12], "python": plan.python}
 
 
 def _packages(packages: tuple[Distribution, ...]) -> dict[str, str]:

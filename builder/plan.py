@@ -22,6 +22,7 @@ from builder.spec import TrainingSpec
 CONTRACT = "1"
 LABEL = "io.trainpack"
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 VENV = "/opt/venv"
 HEAVY_BYTES = 20_000_000
 USER = "1000:1000"
@@ -53,6 +54,8 @@ class Base(Record):
         name: Its name in the catalogue: `cpu`, `cuda`.
         reference: What `FROM` names.
         image_id: The config digest, `sha256:…`; None while it is not built or pulled yet.
+        content: Hex digest over its layers, which two machines that bootstrap it share although the
+            engine puts the time of the build into the image id.
         source: `upstream` or `debian` (bootstrapped), for labels and reasons.
     """
 
@@ -61,6 +64,7 @@ class Base(Record):
     platform: str
     reference: str
     image_id: str | None
+    content: str | None
     source: str
 
 
@@ -114,7 +118,8 @@ class BuildPlan(Record):
     @property
     def hash(self) -> str:
         """Hex digest of all that decides the content; wheels count by content, not by address."""
-        data = self.model_dump(mode="json", exclude={"reasons": True, "base": {"reference"}})
+        data = self.model_dump(mode="json", exclude={"reasons": True, "base": {"reference", "image_id"}})
+        data["labels"].pop(BASE_DIGEST, None)
         for group in ("heavy", "light", "tools"):
             data[group] = [[wheel["name"], wheel["version"], wheel["sha256"]] for wheel in data[group]]
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -255,7 +260,7 @@ def _labels(spec: TrainingSpec, inputs: Inputs) -> dict[str, str]:
         "org.opencontainers.image.version": spec.image.version,
         "org.opencontainers.image.revision": inputs.revision,
         "org.opencontainers.image.base.name": inputs.base.reference,
-        "org.opencontainers.image.base.digest": inputs.base.image_id,
+        BASE_DIGEST: inputs.base.image_id,
         f"{LABEL}.contract": CONTRACT,
         f"{LABEL}.version": __version__,
         f"{LABEL}.lock": inputs.lock_hash,

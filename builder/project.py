@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from builder import bases
@@ -45,11 +45,11 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
     )
 
 
-def ensure_base(folder: Path, environ: Mapping[str, str]) -> None:
+def ensure_base(folder: Path, say: Callable[[str], None]) -> None:
     """Build or pull the base of the project's image when the engine has none."""
     spec = load_spec(folder)
     lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python))
-    bases.ensure_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
+    bases.ensure_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform, say=say)
 
 
 def ensure_lock(folder: Path, environ: Mapping[str, str], *, update: bool) -> bool:

@@ -51,6 +51,26 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
 
 
+def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:
+    """Take the image that the registry already has under this tag in place of the engine's own.
+
+    Two engines that build the same plan make images of different ids, since an engine records the time.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        EngineError: The engine could not pull it.
+        RegistryError: The registry has nothing under the tag, or failed.
+    """
+    reference = parse_reference(image.reference)
+    _check_tag(reference)
+    digest = RegistryClient(reference).digest()
+    tell(f"pulling {reference}@{digest}")
+    with engine_errors(str(reference)):
+        client().images.pull(reference.repository, tag=reference.tag)
+    adopted = find_image(image.reference)
+    return adopted, PublishedImage(reference=str(reference), image_id=adopted.image_id, digest=digest)
+
+
 def _check_tag(reference: Reference) -> None:
     if reference.tag in (None, "latest"):
         raise UsageError(
@@ -84,7 +104,8 @@ def _published(reference: Reference, image_id: str) -> str | None:
     raise RegistryError(
         f"the registry has another image under this tag: {found[0]}, not {image_id}; a tag is never moved",
         place=str(reference),
-        remedy="set another [image] version, or remove the tag in the registry if nothing uses it",
+        remedy="the same plan was built elsewhere: `trainpack push --adopt` takes that image, to be tested; "
+        "or set another [image] version",
     )
 
 

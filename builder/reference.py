@@ -91,6 +91,5 @@ def parse_reference(text: str) -> Reference:
 
 def _invalid(text: str) -> UsageError:
     return UsageError(
-            f"{_shown(text)} is not a valid image reference: expected repository[:tag][@sha256:digest]"
-        )
-    return Reference(head, tag or None, digest or None)
+        f"{_shown(text)} is not a valid image reference: expected repository[:tag][@sha256:digest]"
+    )

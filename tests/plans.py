@@ -56,6 +56,7 @@ def inputs(*, cuda: bool = False) -> Inputs:
             platform="linux/amd64",
             reference=f"trainpack-base:{'cuda' if cuda else 'cpu'}-py3.11-0123456789ab",
             image_id=f"sha256:{'b' * 64}",
+            content="a" * 64,
             source="debian",
         ),
         packages=(

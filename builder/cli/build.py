@@ -29,7 +29,7 @@ def build(
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
     if ensure_lock(folder, os.environ, update=update_lock):
         note("resolved the requirements to pylock.toml")
-    ensure_base(folder, os.environ)
+    ensure_base(folder, note)
     planned = read_plan(folder, os.environ)
     note(f"building {planned.reference}")
     image = DockerBuilder(os.environ).build(planned, folder)

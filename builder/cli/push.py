@@ -8,8 +8,8 @@ import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.containers import find_image
-from builder.publish import publish
-from builder.workdir import last_build, remember_push
+from builder.publish import adopt, publish
+from builder.workdir import last_build, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -20,6 +20,10 @@ def push(
         str | None, typer.Argument(help="An image of the engine; the last build if none.")
     ] = None,
     *,
+    take: Annotated[
+        bool,
+        typer.Option("--adopt", help="Take the image that the registry has under this tag; then test it."),
+    ] = False,
     folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,7 +32,11 @@ def push(
     A tag is never moved: pushing the same image again is done already, another image under it is refused.
     """
     built = find_image(image) if image else last_build(folder)
-    published = publish(built, note)
+    if take:
+        adopted, published = adopt(built, note)
+        remember_build(folder, adopted)
+    else:
+        published = publish(built, note)
     remember_push(folder, published)
     result(
         published.model_dump(),

@@ -6,6 +6,7 @@ In a test: `with Standin() as platform: Client(platform.token, host=platform.url
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ class Standin(State):
         super().__init__(**state)
         self._address = (host, port)
         self._server: Server | None = None
+        self._reserved: socket.socket | None = None
 
     @property
     def port(self) -> int:
@@ -42,21 +44,34 @@ class Standin(State):
 
     def start(self) -> Self:
         """Listen, and answer in the background."""
+        if self._reserved is not None:
+            self._reserved.close()
         self._server = Server(self._address, self)
         self._address = (self._address[0], self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def stop(self) -> None:
-        """Refuse connections from now on; the state stays."""
+        """Refuse connections from now on; the state stays, and so does the port."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server.close_connections()
             self._server = None
+            self._reserved = _bound(self._address)
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._reserved is not None:
+            self._reserved.close()
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    """A socket that holds a port without listening, so that no other process answers there."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(address)
+    return holder

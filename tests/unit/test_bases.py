@@ -236,7 +236,13 @@ def test_without_any_mirror_the_remedy_names_the_setting(monkeypatch: pytest.Mon
 def test_system_packages_come_from_the_bases_own_sources_or_from_a_mirror() -> None:
     environ = {apt.MIRROR: "https://mirror.example.com/debian"}
     upstream = Base(
-        name="cpu", python="3.14", platform=AMD64, reference="b:1", image_id=None, source="upstream"
+        name="cpu",
+        python="3.14",
+        platform=AMD64,
+        reference="b:1",
+        image_id=None,
+        content=None,
+        source="upstream",
     )
     assert package_sources(upstream, {}) == ""
     assert "trixie main" in package_sources(upstream, environ)

@@ -35,7 +35,13 @@ class Engine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A machine on which everything works."""
     base = Base(
-        name="cpu", python="3.11", platform="p", reference="b:1", image_id="sha256:0", source="debian"
+        name="cpu",
+        python="3.11",
+        platform="p",
+        reference="b:1",
+        image_id="sha256:0",
+        content="0",
+        source="debian",
     )
     monkeypatch.setattr("builder.engine.client", lambda: Engine(tmp_path))
     monkeypatch.setattr("builder.engine.buildkit_cli", lambda: "/opt/docker/bin/docker")

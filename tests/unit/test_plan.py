@@ -39,10 +39,15 @@ def test_the_address_that_a_wheel_comes_from_does_not_move_the_tag() -> None:
     assert make_plan(parse_spec(SPEC), elsewhere).tag == plan().tag
 
 
+def test_a_base_of_the_same_content_built_elsewhere_does_not_move_the_tag() -> None:
+    elsewhere = inputs().base.model_copy(update={"image_id": "sha256:" + "0" * 64})
+    assert make_plan(parse_spec(SPEC), inputs().model_copy(update={"base": elsewhere})).tag == plan().tag
+
+
 @pytest.mark.parametrize(
     ("layer", "change"),
     [
-        ("base", {"base": inputs().base.model_copy(update={"image_id": "sha256:" + "0" * 64})}),
+        ("base", {"base": inputs().base.model_copy(update={"content": "0" * 64})}),
         ("light wheels", {"packages": (*inputs().packages, distribution("tqdm", "4.0", 80_000))}),
         ("heavy wheels", {"packages": (*inputs().packages, distribution("torch", "2.0", 200_000_000))}),
         ("entrypoint", {"entrypoint_hash": "1" * 64}),

@@ -70,7 +70,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="1670d0209ef76a0f96379344d4d320b9ec8fd58344df34b65925477ce6cc6076"
+      io.trainpack.plan="be61e43ea93edf69cfa9d14c48434aa82ee28a1d5adb149d03867e5e6fa1cb3d"
 
 # code and manifest
 COPY app/ /

@@ -73,7 +73,7 @@ LABEL io.trainpack.base="cuda" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="085552aa96dcdf458565666e27b010afc0eab4d391e5eff093557dd31b8ebc41"
+      io.trainpack.plan="cfd94a1c0902304bdcf9b4bfaa98f9d82ce6f430a4c8e3510b24e79d0768839a"
 
 # code and manifest
 COPY app/ /

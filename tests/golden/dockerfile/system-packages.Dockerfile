@@ -15,7 +15,8 @@ RUN --mount=type=secret,id=apt-sources \
     set -- "$@" -o APT::Sandbox::User=root; \
     apt-get "$@" update && \
     apt-get "$@" install --yes --no-install-recommends git libgl1 && \
-    rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/* && \
+    find / -xdev -path /workspace -prune -o ! -type l ! -type c -perm /6022 -exec chmod ug-s,go-w,-t {} +
 
 # the script's environment
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
@@ -82,7 +83,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="d7e5d91ac43447d6b72893e80bcfbcd9c488bfe52646e5092c1a7574b45b4719"
+      io.trainpack.plan="336765953073a4c01489a9dc3628b82c694f42057a49581fcbc055947e77cac7"
 
 # code and manifest
 COPY app/ /

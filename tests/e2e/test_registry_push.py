@@ -22,7 +22,7 @@ from builder.errors import (
 )
 from builder.oci.registry import RegistryClient
 from builder.plan import BuiltImage
-from builder.publish import publish
+from builder.publish import adopt, publish
 from builder.reference import parse_reference
 from builder.workdir import last_push
 
@@ -74,6 +74,18 @@ def test_a_tag_is_never_moved(image: BuiltImage, base_image: str) -> None:
     with pytest.raises(RegistryError, match="never moved"):
         publish(other, lambda line: None)
     assert RegistryClient(parse_reference(image.reference)).digest() == first.digest
+
+
+def test_the_registrys_image_can_be_adopted_in_place_of_ones_own(image: BuiltImage, base_image: str) -> None:
+    first = publish(image, lambda line: None)
+    name, _, tag = image.reference.rpartition(":")
+    client().images.get(base_image).tag(name, tag=tag)
+    own = find_image(image.reference)
+    with pytest.raises(RegistryError) as refused:
+        publish(own, lambda line: None)
+    assert "trainpack push --adopt" in str(refused.value.remedy)
+    assert adopt(own, lambda line: None) == (find_image(image.reference), first)
+    assert find_image(image.reference).image_id == image.image_id != own.image_id
 
 
 def test_the_image_of_the_record_is_pushed_or_none(image: BuiltImage, base_image: str) -> None:
