@@ -107,7 +107,7 @@ def summarise(demo: Demo, said: dict[str, Any]) -> None:
         "metrics": ", ".join(f"{name}={value:.4g}" for name, value in ran["metrics"].items())
         or "none logged",
         "files": ", ".join(f"{entry['path']} ({entry['size']:,} bytes)" for entry in ran["outputs"]),
-        "outputs in": said["run"]["output"],
+        "outputs in": str(demo.folder / said["run"]["output"]),
     }
     width = max(map(len, rows))
     print("\n== summary ==")
