@@ -192,6 +192,20 @@ def test_a_failed_script_keeps_its_code_and_its_outputs(container: ContainerRoot
     assert ended.saved == ["half.pt"]
 
 
+def test_without_metrics_jsonl_the_numbers_of_the_nearest_metrics_json_count(
+    container: ContainerRoot,
+) -> None:
+    container.script(
+        """
+        import json, pathlib
+        pathlib.Path("runs/old").mkdir(parents=True)
+        pathlib.Path("runs/old/metrics.json").write_text(json.dumps({"accuracy": 0.1}))
+        pathlib.Path("runs/metrics.json").write_text(json.dumps({"accuracy": 0.9, "best": True, "by": {"a": 1}}))
+        """
+    )
+    assert container.run().result["metrics"] == {"accuracy": 0.9}
+
+
 def test_metrics_are_the_last_value_of_each_name(container: ContainerRoot) -> None:
     container.script("""
         import os

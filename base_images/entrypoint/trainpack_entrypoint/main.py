@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainpack_entrypoint import workspace
 from trainpack_entrypoint.command import script_command, script_environment
@@ -53,6 +53,7 @@ class _Run:
         self.platform: Platform | None = None
         self.relay: Relay | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
+        self.metrics: list[dict[str, Any]] = []
 
     def run(self, arguments: Sequence[str]) -> int:
         self.signals.install()
@@ -161,7 +162,8 @@ class _Run:
     def collect(self, manifest: Manifest) -> None:
         data = manifest.data.values()
         self.report.outputs = collect(self.paths, self.laid_out, data, manifest.outputs_exclude)
-        self.report.metrics = {metric["name"]: metric["value"] for metric in read_metrics(self.paths.metrics)}
+        self.metrics = read_metrics(self.paths, self.report.outputs.files)
+        self.report.metrics = {metric["name"]: metric["value"] for metric in self.metrics}
         if problems := self.report.outputs.problems:
             self.fail(
                 RunError("workspace", "outputs could not be collected; they are in the workspace", problems)
@@ -186,7 +188,7 @@ class _Run:
         is_preempted = self.report.received is not None
         problems = platform.finish(self.report.status) if is_preempted else []
         problems += platform.store(self.paths.outputs, self.report.outputs.files)
-        for problem in platform.log_metrics(read_metrics(self.paths.metrics)):
+        for problem in platform.log_metrics(self.metrics):
             self.say(f"warning: {problem}")
         if problems:
             self.fail(

@@ -120,13 +120,32 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_metrics(path: str) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that are metrics; a line that is cut or malformed is left out."""
+def read_metrics(paths: Paths, outputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the script measured: the lines of `metrics.jsonl`, else the numbers of a `metrics.json` it left.
+
+    A line that is cut or malformed is left out. Of several `metrics.json` the one least deep counts.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(paths.metrics, "rb") as file:
             return [metric for line in file if (metric := _metric(line)) is not None]
     except OSError:
+        names = [output["path"] for output in outputs if os.path.basename(output["path"]) == "metrics.json"]
+        nearest = min(names, key=lambda name: (name.count("/"), name), default=None)
+        return _numbers(os.path.join(paths.outputs, nearest)) if nearest else []
+
+
+def _numbers(path: str) -> list[dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            data = json.load(file)
+    except (OSError, ValueError):
         return []
+    entries = data.items() if isinstance(data, dict) else ()
+    return [
+        {"name": name, "value": value}
+        for name, value in entries
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
 
 
 def _metric(line: bytes) -> dict[str, Any] | None:
