@@ -80,7 +80,7 @@ def test_an_existing_script_is_wrapped_unedited_and_becomes_an_attached_image(
     assert b"trainpack" not in before
     labelmap = {str(digit): f"digit-{digit}" for digit in range(10)}
     said = run_main_job(folder, "local:digits/v1", ("seed", 7), labelmap, store)
-    output = Path(said["run"]["output"]) / "outputs"
+    output = folder / said["run"]["output"] / "outputs"
     assert {entry["path"] for entry in said["run"]["result"]["outputs"]} == {
         path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()
     }
