@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -28,7 +28,8 @@ from pydantic import Field
 from trainpack_entrypoint.schema import close_match
 
 from builder import apt, data
-from builder.builders.progress import Step, read_progress
+from builder.builders.buildkit import run_build
+from builder.builders.progress import tell
 from builder.errors import BuildError, EngineUnavailableError, UsageError
 from builder.package_index import ca_bundle, redact
 from builder.plan import LABEL, Base
@@ -61,7 +62,6 @@ _HOST_TRACES = re.compile(
 )
 # Where they are missing, a build step makes and removes them, which leaves the day's time on their folder.
 _MOUNT_POINTS = ("./etc/hosts", "./etc/resolv.conf")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 class BaseEntry(Record):
@@ -330,7 +330,14 @@ def _build(name: str, python: str, platform: str, source: Source, say: Say) -> B
         context = Path(folder)
         (context / "Dockerfile").write_text(render_dockerfile(recipe, source, upstream), encoding="utf-8")
         secrets = _apt_secrets(recipe, context) if source == "upstream" else _add_rootfs(recipe, context)
-        _run_build(recipe, context, secrets, say)
+        run_build(
+            context,
+            tag=recipe.reference,
+            platform=recipe.platform,
+            secrets=secrets,
+            environ=os.environ,
+            follow=lambda events: tell(events, say),
+        )
     return resolve_base(name, python, platform)
 
 
@@ -347,12 +354,12 @@ def _choose(recipe: Recipe, source: Source, upstream: str, say: Say) -> Source:
     return "debian"
 
 
-def _add_rootfs(recipe: Recipe, context: Path) -> list[str]:
+def _add_rootfs(recipe: Recipe, context: Path) -> dict[str, Path]:
     os.link(cache_folder() / recipe.rootfs, context / recipe.rootfs)
-    return []
+    return {}
 
 
-def _apt_secrets(recipe: Recipe, folder: Path) -> list[str]:
+def _apt_secrets(recipe: Recipe, folder: Path) -> dict[str, Path]:
     suite = recipe.origin.upstream_suite
     mirror = apt.sources_text(os.environ, suite) if os.environ.get(apt.MIRROR) else ""
     secrets = {"apt-options": folder / "apt-options", "apt-sources": folder / "apt-sources"}
@@ -360,49 +367,7 @@ def _apt_secrets(recipe: Recipe, folder: Path) -> list[str]:
     write_atomically(secrets["apt-sources"], mirror, mode=0o600)
     if bundle := ca_bundle(os.environ):
         secrets["ca"] = bundle
-    arguments = [f"--build-arg={name}" for name in _PROXIES if name in os.environ]
-    return [f"--secret=id={name},src={path}" for name, path in secrets.items()] + arguments
-
-
-def _run_build(recipe: Recipe, context: Path, options: list[str], say: Say) -> None:
-    from builder.engine import buildkit_cli  # noqa: PLC0415
-
-    command = [buildkit_cli(), "build", "--progress=plain", f"--platform={recipe.platform}"]
-    # The engine's own builder, whichever one buildx has selected: the image has to be in the engine.
-    environment = os.environ | {
-        "DOCKER_BUILDKIT": "1",
-        "BUILDX_BUILDER": "default",
-        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
-    }
-    with subprocess.Popen(
-        [*command, f"--tag={recipe.reference}", *options, str(context)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-    ) as process:
-        assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
-        with _interruptible(process):
-            tail = _follow(process.stdout, say)
-    if process.returncode:
-        raise BuildError(
-            f"the build of {recipe.reference} ended with {process.returncode}",
-            details=tuple(redact(line) for line in tail),
-            remedy="`trainpack doctor` checks the engine, its disk space and its network",
-        )
-
-
-def _follow(lines: Iterable[str], say: Say) -> list[str]:
-    """Say each step that ended; returns the last lines of the failed one, else of the last."""
-    step = Step("")
-    for step, event in read_progress(lines):
-        if event in ("done", "cached", "failed") and step.number:
-            say(redact(str(step))[:_WIDTH])
-        if event == "failed":
-            rest = [line.rstrip("\n") for line in lines]
-            return (list(step.tail) or rest)[-_TAIL:]
-    return list(step.tail)[-_TAIL:]
+    return secrets
 
 
 @contextmanager

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 
 _LINE = re.compile(r"#(\d+) (.*)")
 _STEP = re.compile(r"\[(?:\S+ )?(\d+)/(\d+)\] (.*)")
 _LOG = re.compile(r"[\d.]+ (.*)")
 _TAIL = 30
+_ENDS = ("done", "cached", "failed")
 
 
 @dataclass
@@ -34,9 +35,10 @@ class Step:
         return f"{self.text}{took}{' (cached)' if self.state == 'cached' else ''}"
 
 
-def read_progress(
-    lines: Iterable[str], titles: Mapping[int, str] = MappingProxyType({})
-) -> Iterator[tuple[Step, str]]:
+Events = Iterator[tuple[Step, str]]
+
+
+def read_progress(lines: Iterable[str], titles: Mapping[int, str] = MappingProxyType({})) -> Events:
     """Follow the lines of `docker build --progress=plain`: the step and what each line says of it.
 
     The event is `started`, `log`, `done`, `cached` or `failed`. Lines of no step are events of a step
@@ -94,28 +96,26 @@ def step_places(dockerfile: str) -> dict[int, tuple[int, str]]:
     return places
 
 
-def show(events: Iterable[tuple[Step, str]], *, live: bool) -> list[Step]:
-    """Show the events on standard error as they come, and return the steps.
-
-    Args:
-        live: One moving line on a terminal; else one plain line for each ended step.
-    """
+def tell(events: Events, say: Callable[[str], None]) -> list[Step]:
+    """Say one plain line for each step that ended, for logs; returns the steps."""
     steps: list[Step] = []
-    if not live:
-        for step, event in events:
-            _collect(steps, step)
-            if event in ("done", "cached", "failed") and step.number:
-                print(step, file=sys.stderr, flush=True)
-        return steps
+    for step, event in events:
+        _collect(steps, step)
+        if event in _ENDS and step.number:
+            say(str(step))
+    return steps
+
+
+def watch(events: Events) -> list[Step]:
+    """Show one moving line on the terminal and a plain one for each step that ended; returns the steps."""
+    steps: list[Step] = []
     console = Console(stderr=True, highlight=False)
     with Live(console=console, transient=True, refresh_per_second=8) as display:
         for step, event in events:
             _collect(steps, step)
-            last = step.tail[-1] if step.tail else ""
-            display.update(
-                Spinner("dots", text=f"{step.text[: console.width - 4]}\n  [dim]{last[: console.width - 4]}")
-            )
-            if event in ("done", "cached", "failed") and step.number:
+            last = escape(step.tail[-1] if step.tail else "")[: console.width - 4]
+            display.update(Spinner("dots", text=f"{escape(step.text)}\n  [dim]{last}"))
+            if event in _ENDS and step.number:
                 console.print(str(step)[: console.width], markup=False)
     return steps
 

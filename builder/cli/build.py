@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
 
+from builder.builders.buildkit import Follow
 from builder.builders.docker import DockerBuilder
+from builder.builders.progress import tell, watch
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.plan import BuiltImage
 from builder.project import ensure_base, ensure_lock, read_plan
@@ -32,7 +35,7 @@ def build(
     ensure_base(folder, note)
     planned = read_plan(folder, os.environ)
     note(f"building {planned.reference}")
-    image = DockerBuilder(os.environ).build(planned, folder)
+    image = DockerBuilder(os.environ, _progress()).build(planned, folder)
     remember_plan(folder, planned)
     remember_build(folder, image)
     digest = None
@@ -42,6 +45,12 @@ def build(
         digest = published.digest
     data = image.model_copy(update={"digest": digest})
     result(data.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(data))
+
+
+def _progress() -> Follow:
+    if sys.stderr.isatty() and not os.environ.get("CI"):
+        return watch
+    return lambda events: tell(events, note)
 
 
 def _describe(image: BuiltImage) -> str:

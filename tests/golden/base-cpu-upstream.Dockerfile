@@ -1,6 +1,8 @@
 # cpu base for Python 3.11, from the upstream image.
+# operating system
 FROM python:3.11-slim-bookworm AS os
 # Versions are the mirror's of the day: the base's digest records what they were.
+# packages
 # hadolint ignore=DL3008
 RUN --mount=type=secret,id=apt-sources --mount=type=secret,id=apt-options --mount=type=secret,id=ca \
     set -- \
@@ -13,6 +15,7 @@ RUN --mount=type=secret,id=apt-sources --mount=type=secret,id=apt-options --moun
     && DEBIAN_FRONTEND=noninteractive apt-get "$@" install -y --no-install-recommends ca-certificates netbase tini tzdata
 # What trains needs neither installers nor a place to write but /workspace, whoever it runs as. Byte code that is
 # never checked against its source stays valid when time stamps are evened out.
+# contract
 RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.version)' \
     && ln -sf python3 "$(dirname "$(command -v python3)")/python" \
     && rm -rf /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/lib/python3*/ensurepip \
@@ -34,6 +37,7 @@ RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.ver
 
 # One layer, so that what was removed above is in none.
 FROM scratch
+# one layer
 # hadolint ignore=DL3067
 COPY --from=os / /
 ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin \

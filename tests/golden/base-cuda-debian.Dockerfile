@@ -1,8 +1,10 @@
 # cuda base for Python 3.11, from Debian's packages.
 FROM scratch AS os
+# operating system
 ADD rootfs-bookworm-amd64-d9466f66232c.tar /
 # What trains needs neither installers nor a place to write but /workspace, whoever it runs as. Byte code that is
 # never checked against its source stays valid when time stamps are evened out.
+# contract
 RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.version)' \
     && ln -sf python3 "$(dirname "$(command -v python3)")/python" \
     && rm -rf /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/lib/python3*/ensurepip \
@@ -24,6 +26,7 @@ RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.ver
 
 # One layer, so that what was removed above is in none.
 FROM scratch
+# one layer
 # hadolint ignore=DL3067
 COPY --from=os / /
 ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin \

@@ -200,7 +200,8 @@ def test_without_metrics_jsonl_the_numbers_of_the_nearest_metrics_json_count(
         import json, pathlib
         pathlib.Path("runs/old").mkdir(parents=True)
         pathlib.Path("runs/old/metrics.json").write_text(json.dumps({"accuracy": 0.1}))
-        pathlib.Path("runs/metrics.json").write_text(json.dumps({"accuracy": 0.9, "best": True, "by": {"a": 1}}))
+        measured = {"accuracy": 0.9, "best": True, "by": {"a": 1}}
+        pathlib.Path("runs/metrics.json").write_text(json.dumps(measured))
         """
     )
     assert container.run().result["metrics"] == {"accuracy": 0.9}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
-from builder.builders.docker import failure
-from builder.builders.progress import read_progress, show, step_places
+from builder.builders.buildkit import failure
+from builder.builders.progress import Step, read_progress, step_places, tell, watch
 
 OUTPUT = """#1 [internal] load build definition from Dockerfile
 #1 transferring dockerfile: 3.49kB done
@@ -38,13 +40,17 @@ PLACES = step_places(DOCKERFILE)
 TITLES = {number: title for number, (_, title) in PLACES.items()}
 
 
+def followed(lines: Iterable[str]) -> list[Step]:
+    return tell(read_progress(lines, TITLES), lambda line: None)
+
+
 def test_steps_end_as_buildkit_says() -> None:
     steps = {id(step): step for step, _ in read_progress(OUTPUT.splitlines(), TITLES)}.values()
     assert [(step.number, step.state) for step in steps if step.number] == [(1, "cached"), (2, "failed")]
 
 
 def test_a_failure_shows_the_last_lines_and_the_line_of_the_dockerfile() -> None:
-    steps = show(read_progress(OUTPUT.splitlines(), TITLES), live=False)
+    steps = followed(OUTPUT.splitlines())
     error = failure(steps, PLACES)
     assert error.place == "Dockerfile:8"
     assert error.details == ("Collecting x", "error: no such package")
@@ -53,13 +59,13 @@ def test_a_failure_shows_the_last_lines_and_the_line_of_the_dockerfile() -> None
 
 def test_a_full_disk_names_its_remedy() -> None:
     output = OUTPUT.replace("error: no such package", "error: No space left on device (os error 28)")
-    error = failure(show(read_progress(output.splitlines(), TITLES), live=False), PLACES)
+    error = failure(followed(output.splitlines()), PLACES)
     assert error.remedy is not None
     assert "docker system df" in error.remedy
 
 
 def test_an_end_without_a_failed_step_tells_what_was_printed() -> None:
-    error = failure(show(read_progress(["ERROR: denied", "try again"], TITLES), live=False), PLACES)
+    error = failure(followed(["ERROR: denied", "try again"]), PLACES)
     assert error.details == ("ERROR: denied", "try again")
 
 
@@ -67,9 +73,17 @@ def test_steps_are_counted_over_continued_lines_and_titled_by_the_comment_above(
     assert PLACES == {1: (2, "base"), 2: (8, "packages"), 3: (11, "code")}
 
 
-def test_plain_progress_prints_one_line_for_each_ended_step(capsys: pytest.CaptureFixture[str]) -> None:
-    show(read_progress(OUTPUT.splitlines(), TITLES), live=False)
-    assert capsys.readouterr().err.splitlines() == [
-        "base (cached)",
-        "packages",
-    ]
+def test_plain_progress_says_one_line_for_each_ended_step() -> None:
+    said: list[str] = []
+    tell(read_progress(OUTPUT.splitlines(), TITLES), said.append)
+    assert said == ["base (cached)", "packages"]
+
+
+def test_a_terminal_shows_the_same_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    watch(read_progress(OUTPUT.replace("Collecting x", "Collecting [x]").splitlines(), TITLES))
+    assert "base (cached)" in capsys.readouterr().err
+
+
+def test_what_a_failed_step_printed_is_told_without_passwords() -> None:
+    output = OUTPUT.replace("no such package", "GET https://me:hidden@index.example.com/simple")
+    assert "hidden" not in str(failure(followed(output.splitlines()), PLACES).details)
