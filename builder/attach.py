@@ -18,7 +18,6 @@ from trainpack_entrypoint.schema import Parameter
 
 from builder.checks.report import Report, last_report
 from builder.errors import ContractError, NotFoundError, ReadBackError, UsageError
-from builder.flags import normalise_flags
 from builder.models.compare import diff
 from builder.models.records import (
     Attachment,
@@ -139,7 +138,7 @@ def _baked(client: RegistryClient) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(content)
         Manifest.from_json(document)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ContractError(
             f"the baked {MANIFEST_PATH} cannot be read: {error}", place=str(client.reference)
         ) from None
@@ -196,7 +195,7 @@ def desired_fields(spec: TrainingSpec, image: PushedImage) -> VersionFields:
             name=image.name,
             tag=image.tag,
             digest=image.digest,
-            flags=normalise_flags(spec.run.flags),
+            flags=spec.run.flags,
             env=dict(spec.run.env),
         ),
     )
@@ -231,7 +230,7 @@ def _declared(parameters: dict[str, Parameter]) -> dict[str, dict[str, Any]]:
     }
 
 
-def attach(  # noqa: PLR0913  (the difference is shown between reading and writing)
+def attach(
     store: ModelStore,
     name: VersionName,
     fields: VersionFields,

@@ -62,8 +62,8 @@ def parse_repository(text: str) -> str:
     # A first part with capitals and neither dot nor port is no host, and no name either.
     if not match or (match[1] and not _is_host(match[1]) and not re.fullmatch(_COMPONENT, match[1])):
         raise ValueError(
-            f"{_shown(text)} is not a valid image name: lower-case letters, digits and . _ - between slashes, "
-            "like registry.example.com/vision/pedestrian, without a tag"
+            f"{_shown(text)} is not a valid image name: lower-case letters, digits and . _ - between "
+            "slashes, like registry.example.com/vision/pedestrian, without a tag"
         )
     return text
 

@@ -20,13 +20,14 @@ from builder.errors import (
     RegistryError,
     UsageError,
 )
-from builder.models.records import DockerImage, ModelVersion, VersionName
+from builder.models.records import STORES, DockerImage, ModelVersion, VersionName
 from builder.models.store import ModelStore
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL
 from builder.records import Record
 from builder.reference import Reference, parse_reference
 
+NAMING = "name a version as [STORE:]MODEL/VERSION, an image as REPOSITORY:TAG"
 Status = Literal["proven", "recorded", "broken"]
 LABELS = {
     "plan": f"{LABEL}.plan",
@@ -88,45 +89,22 @@ class FoundImage(Record):
         return self.registry_digest or self.engine_digest
 
 
-def parse_subject(text: str, store: ModelStore) -> VersionName | Reference:
-    """Tell a version from an image.
-
-    A name with a store, and a name of a version that `store` holds, is a version; one with a tag or a digest
-    is an image.
+def parse_subject(text: str) -> VersionName | Reference:
+    """Tell a version from an image, by the colon of a tag or digest, which only an image has. Pure.
 
     Args:
-        text: `IMAGE` or `[STORE:]MODEL/VERSION`.
-        store: The local store.
+        text: `IMAGE` or `[STORE:]MODEL/VERSION`; a version whose name holds a colon needs its store.
 
     Raises:
-        UsageError: It is neither, or could be both.
+        UsageError: It is neither.
     """
     head, colon, rest = text.partition(":")
-    if colon and head in ("local", "picsellia") and "/" in rest:
+    if not colon or (head in STORES and "/" in rest):
         return VersionName.parse(text)
-    if name := _stored(text, store):
-        return name
-    try:
-        reference = parse_reference(text)
-    except UsageError as error:
-        raise _neither(text, error.message) from None
+    reference = parse_reference(text)
     if reference.tag or reference.digest:
         return reference
-    raise _neither(text, "as an image it has neither tag nor digest")
-
-
-def _stored(text: str, store: ModelStore) -> VersionName | None:
-    try:
-        return store.get_version(VersionName.parse(text)).name
-    except (UsageError, NotFoundError):
-        return None
-
-
-def _neither(text: str, as_image: str) -> UsageError:
-    return UsageError(
-        f"{text!r} is no version of the local store, and {as_image}",
-        remedy="name a version as local:MODEL/VERSION or picsellia:MODEL/VERSION, an image as REPOSITORY:TAG",
-    )
+    raise UsageError(f"as an image, {text!r} has neither tag nor digest", remedy=NAMING)
 
 
 def trace_image(reference: Reference, store: ModelStore) -> Trace:
@@ -159,14 +137,23 @@ def trace_version(name: VersionName, store: ModelStore) -> Trace:
         NotFoundError: The version does not exist.
         StoreError: The store failed.
     """
-    image = store.get_version(name).fields.image
+    image = _get_version(name, store).fields.image
     if image is None:
         return Trace(subject=str(name), links=())
-    found = find_image(Reference(image.name, image.tag))
+    # Whoever runs an image without a tag gets its latest.
+    found = find_image(Reference(image.name, image.tag or "latest"))
     link = link_image(name, image, found)
     of_this_image = link.status != "broken" and image.digest in (None, found.digest)
     labels = link_labels(link.to, found) if of_this_image else ()
     return Trace(subject=str(name), links=(link, *labels))
+
+
+def _get_version(name: VersionName, store: ModelStore) -> ModelVersion:
+    try:
+        return store.get_version(name)
+    except NotFoundError as error:
+        # There is nothing to trace in a version that would only now be made.
+        raise NotFoundError(error.message, place=error.place, remedy=NAMING) from None
 
 
 def find_image(reference: Reference) -> FoundImage:

@@ -47,7 +47,7 @@ def run_build(
         EngineError: The build ended otherwise.
     """
     places = step_places((context / "Dockerfile").read_text(encoding="utf-8"))
-    titles = {number: title for number, (_, title) in places.items()}
+    titles = {place: title for place, (_, title) in places.items()}
     with tempfile.TemporaryDirectory() as scratch:
         iidfile = Path(scratch) / "image-id"
         command = [buildkit_cli(), "build", "--progress=plain", f"--iidfile={iidfile}"]
@@ -82,7 +82,7 @@ def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator
         process.wait()
 
 
-def failure(steps: Sequence[Step], places: Mapping[int, tuple[int, str]]) -> EngineError:
+def failure(steps: Sequence[Step], places: Mapping[str, tuple[int, str]]) -> EngineError:
     """What went wrong, from the steps of an ended build: the step, its line and its last words."""
     failed = next((step for step in steps if step.state == "failed"), None)
     tail = tuple(failed.tail if failed and failed.tail else steps[-1].tail if steps else ())
@@ -92,7 +92,7 @@ def failure(steps: Sequence[Step], places: Mapping[int, tuple[int, str]]) -> Eng
         remedy = "the engine's disk is full: see `docker system df`; `docker builder prune` frees its cache"
     if failed is None:
         return EngineError("the engine ended the build", details=details, remedy=remedy)
-    line, _ = places.get(failed.number or 0, (None, ""))
+    line, _ = places.get(failed.place or "", (None, ""))
     return BuildError(
         f"the step failed: {failed.text}",
         place=f"Dockerfile:{line}" if line else "Dockerfile",

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.spinner import Spinner
 
 _LINE = re.compile(r"#(\d+) (.*)")
-_STEP = re.compile(r"\[(?:\S+ )?(\d+)/(\d+)\] (.*)")
+_STEP = re.compile(r"\[(?:\S+/\S+ )?(?:(\S+) +)? *(\d+)/\d+\] ")
+_COUNTED = re.compile(r"(FROM|RUN|COPY|ADD|WORKDIR)\s+(\S+)(?:\s+AS\s+(\S+))?")
 _LOG = re.compile(r"[\d.]+ (.*)")
 _TAIL = 30
 _ENDS = ("done", "cached", "failed")
@@ -22,10 +23,10 @@ _ENDS = ("done", "cached", "failed")
 
 @dataclass
 class Step:
-    """One step; `number` counts the Dockerfile's FROM, RUN, COPY and WORKDIR from 1, None for others."""
+    """One step; `place` is `<stage> <number>` for an instruction of the Dockerfile, None for others."""
 
     text: str
-    number: int | None = None
+    place: str | None = None
     state: str = "running"
     seconds: float | None = None
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
@@ -38,15 +39,15 @@ class Step:
 Events = Iterator[tuple[Step, str]]
 
 
-def read_progress(lines: Iterable[str], titles: Mapping[int, str] = MappingProxyType({})) -> Events:
+def read_progress(lines: Iterable[str], titles: Mapping[str, str] = MappingProxyType({})) -> Events:
     """Follow the lines of `docker build --progress=plain`: the step and what each line says of it.
 
     The event is `started`, `log`, `done`, `cached` or `failed`. Lines of no step are events of a step
-    without a number, so that none is lost.
+    without a place, so that none is lost.
 
     Args:
         lines: As they come.
-        titles: What to call a step, by its number.
+        titles: What to call a step, by its place.
     """
     steps: dict[str, Step] = {}
     loose = Step("")
@@ -59,9 +60,9 @@ def read_progress(lines: Iterable[str], titles: Mapping[int, str] = MappingProxy
             continue
         identifier, text = match.groups()
         if identifier not in steps:
-            numbered = _STEP.match(text)
-            number = int(numbered[1]) if numbered else None
-            steps[identifier] = Step(titles.get(number or 0, text), number)
+            placed = _STEP.match(text)
+            place = f"{placed[1] or 'stage-0'} {placed[2]}" if placed else None
+            steps[identifier] = Step(titles.get(place or "", text), place)
             yield steps[identifier], "started"
         else:
             yield steps[identifier], _advance(steps[identifier], text)
@@ -83,15 +84,23 @@ def _advance(step: Step, text: str) -> str:
     return "log"
 
 
-def step_places(dockerfile: str) -> dict[int, tuple[int, str]]:
-    """Line and title of each instruction that BuildKit counts, by number; the comment above is the title."""
-    places: dict[int, tuple[int, str]] = {}
-    title, continued = "", False
-    for number, line in enumerate(dockerfile.splitlines(), 1):
+def step_places(dockerfile: str) -> dict[str, tuple[int, str]]:
+    """Line and title of each instruction that BuildKit counts, by place; the comment above is the title.
+
+    It numbers the instructions of each stage from 1, and does not count `FROM scratch`.
+    """
+    places: dict[str, tuple[int, str]] = {}
+    title, stage, stages, count, continued = "", "", 0, 0, False
+    for line_number, line in enumerate(dockerfile.splitlines(), 1):
         if line.startswith("# ") and not line.startswith("# hadolint"):
             title = line[2:]
-        elif not continued and re.match(r"(FROM|RUN|COPY|ADD|WORKDIR)\s", line):
-            places[len(places) + 1] = number, title
+        elif not continued and (match := _COUNTED.match(line)):
+            if match[1] == "FROM":
+                stage, count = match[3] or f"stage-{stages}", -1 if match[2] == "scratch" else 0
+                stages += 1
+            count += 1
+            if count:
+                places[f"{stage} {count}"] = line_number, title
         continued = line.endswith("\\")
     return places
 
@@ -101,7 +110,7 @@ def tell(events: Events, say: Callable[[str], None]) -> list[Step]:
     steps: list[Step] = []
     for step, event in events:
         _collect(steps, step)
-        if event in _ENDS and step.number:
+        if event in _ENDS and step.place:
             say(str(step))
     return steps
 
@@ -115,7 +124,7 @@ def watch(events: Events) -> list[Step]:
             _collect(steps, step)
             last = escape(step.tail[-1] if step.tail else "")[: console.width - 4]
             display.update(Spinner("dots", text=f"{escape(step.text)}\n  [dim]{last}"))
-            if event in _ENDS and step.number:
+            if event in _ENDS and step.place:
                 console.print(str(step)[: console.width], markup=False)
     return steps
 

@@ -29,13 +29,11 @@ def trace(
     from builder.models.records import VersionName  # noqa: PLC0415
     from builder.models.stores import open_store  # noqa: PLC0415
 
-    local = open_store("local")
-    parsed = core.parse_subject(subject, local)
+    parsed = core.parse_subject(subject)
     if isinstance(parsed, VersionName):
-        store = local if parsed.store == "local" else open_store(parsed.store)
-        traced = core.trace_version(parsed, store)
+        traced = core.trace_version(parsed, open_store(parsed.store))
     else:
-        traced = core.trace_image(parsed, local)
+        traced = core.trace_image(parsed, open_store("local"))
     data = {**traced.model_dump(mode="json", by_alias=True), "broken": len(traced.broken)}
     result(data, as_json=as_json, text=lambda: _tree(traced))
     if traced.broken:
@@ -51,8 +49,10 @@ def _tree(traced: Trace) -> str:
 def _branches(node: str, links: tuple[Link, ...]) -> list[str]:
     lines: list[str] = []
     children = [link for link in links if link.from_ == node]
+    # A label may name the image itself: what was shown is not followed again.
+    others = tuple(link for link in links if link.from_ != node)
     for link in children:
         last = link is children[-1]
         lines.append(f"{'└─' if last else '├─'} {link.kind}: {link.to}  [{link.status}: {link.why}]")
-        lines += [f"{'   ' if last else '│  '}{line}" for line in _branches(link.to, links)]
+        lines += [f"{'   ' if last else '│  '}{line}" for line in _branches(link.to, others)]
     return lines

@@ -14,7 +14,8 @@ HIDDEN = "***"
 def diff(before: VersionFields, after: VersionFields) -> tuple[Change, ...]:
     """What writing `after` over `before` would change, entry by entry; secrets' values are `***`. Pure.
 
-    A field that is None in `after` is not written, so it is no change; an empty table and none are the same.
+    A field that is None in `after` is not written, so it is no change; an empty table or text and none are
+    the same.
     """
     old, new = _flat(before, written=after), _flat(after, written=after)
     shown_old, shown_new = (_flat(masked(fields), written=after) for fields in (before, after))
@@ -28,7 +29,7 @@ def diff(before: VersionFields, after: VersionFields) -> tuple[Change, ...]:
 def _flat(fields: VersionFields, written: VersionFields) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name in ("description", "framework", "type"):
-        if getattr(written, name) is not None and getattr(fields, name) is not None:
+        if getattr(written, name) is not None and getattr(fields, name):
             flat[name] = getattr(fields, name)
     for name in ("labelmap", "parameters"):
         if getattr(written, name) is not None:

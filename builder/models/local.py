@@ -16,7 +16,7 @@ from platformdirs import user_data_dir
 from pydantic import ValidationError
 from trainpack_entrypoint.schema import close_match
 
-from builder.errors import NotFoundError, StoreError
+from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.records import ModelVersion, VersionFields, VersionName
 
 FOLDER_VARIABLE = "TRAINPACK_STORE"
@@ -113,7 +113,8 @@ class LocalStore:
         """Make a version, and its model when there is none yet; all or nothing.
 
         Raises:
-            StoreError: It exists already, the name or a value cannot be stored, or the store failed.
+            UsageError: The name or a value cannot be stored.
+            StoreError: It exists already, or the store failed.
         """
         _check_name(name)
         document = _encode(fields, name)
@@ -134,8 +135,9 @@ class LocalStore:
         """Write every field that is not None, and keep what they replace in the history.
 
         Raises:
+            UsageError: A value cannot be stored.
             NotFoundError: The version does not exist.
-            StoreError: A value cannot be stored, or the store failed.
+            StoreError: The store failed.
         """
         with self._transaction():
             row = self._row(name)
@@ -230,7 +232,7 @@ class LocalStore:
         except sqlite3.Error as error:
             raise self._failure(error) from None
         except UnicodeEncodeError as error:
-            raise StoreError(f"{error.object!r} is not text that can be stored") from None
+            raise UsageError(f"{error.object!r} is not text that can be stored") from None
 
     def _failure(self, error: sqlite3.Error) -> StoreError:
         name = getattr(error, "sqlite_errorname", "").partition("_")[2]
@@ -294,7 +296,7 @@ class LocalStore:
 def _check_name(name: VersionName) -> None:
     for part in (name.model, name.version):
         if not part.isprintable() or part != part.strip():
-            raise StoreError(
+            raise UsageError(
                 f"{part!r} cannot be a name: expected printable text without spaces around it",
                 place=repr(str(name)),
             )
@@ -304,7 +306,7 @@ def _encode(fields: VersionFields, name: VersionName) -> str:
     try:
         return json.dumps(fields.model_dump(exclude_none=True), allow_nan=False, ensure_ascii=False)
     except (ValueError, TypeError) as error:
-        raise StoreError(
+        raise UsageError(
             f"a value cannot be stored as JSON: {error}",
             place=str(name),
             remedy="write the number as text, or null",

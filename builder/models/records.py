@@ -9,6 +9,7 @@ from pydantic import Field
 from builder.errors import UsageError
 from builder.records import Record
 
+STORES = ("local", "picsellia")
 DIGEST_VARIABLE = "TRAINPACK_IMAGE_DIGEST"
 
 
@@ -30,7 +31,7 @@ class VersionName(Record):
             UsageError: There is no slash, an empty part, or an unknown store.
         """
         head, colon, rest = text.partition(":")
-        store, name = (head, rest) if colon and head in ("local", "picsellia") else ("local", text)
+        store, name = (head, rest) if colon and head in STORES else ("local", text)
         model, _, version = name.rpartition("/")
         if not model.strip() or not version.strip() or (colon and name == text):
             raise UsageError(f"{text!r} is not [STORE:]MODEL/VERSION, with STORE local or picsellia")

@@ -24,6 +24,7 @@ class ModelStore(Protocol):
         """Make a version, and its model when there is none yet; all or nothing.
 
         Raises:
+            UsageError: The store takes no such name or value.
             StoreError: It exists already, or the store failed.
         """
         ...
@@ -32,6 +33,7 @@ class ModelStore(Protocol):
         """Write every field that is not None, in one request, and return what the store now holds.
 
         Raises:
+            UsageError: The store takes no such value.
             NotFoundError: The version does not exist.
             StoreError: The store failed.
         """

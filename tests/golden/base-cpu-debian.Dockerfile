@@ -36,6 +36,7 @@ ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin \
 LABEL io.trainpack.base=cpu \
     io.trainpack.base.python=3.11 \
     io.trainpack.base.source=debian
+# working directory
 WORKDIR /workspace
 USER 1000:1000
 CMD ["python3"]

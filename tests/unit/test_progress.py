@@ -37,7 +37,7 @@ RUN --mount=type=secret,id=ca \\
 COPY a b
 """
 PLACES = step_places(DOCKERFILE)
-TITLES = {number: title for number, (_, title) in PLACES.items()}
+TITLES = {place: title for place, (_, title) in PLACES.items()}
 
 
 def followed(lines: Iterable[str]) -> list[Step]:
@@ -46,7 +46,10 @@ def followed(lines: Iterable[str]) -> list[Step]:
 
 def test_steps_end_as_buildkit_says() -> None:
     steps = {id(step): step for step, _ in read_progress(OUTPUT.splitlines(), TITLES)}.values()
-    assert [(step.number, step.state) for step in steps if step.number] == [(1, "cached"), (2, "failed")]
+    assert [(step.place, step.state) for step in steps if step.place] == [
+        ("stage-0 1", "cached"),
+        ("stage-0 2", "failed"),
+    ]
 
 
 def test_a_failure_shows_the_last_lines_and_the_line_of_the_dockerfile() -> None:
@@ -70,7 +73,20 @@ def test_an_end_without_a_failed_step_tells_what_was_printed() -> None:
 
 
 def test_steps_are_counted_over_continued_lines_and_titled_by_the_comment_above() -> None:
-    assert PLACES == {1: (2, "base"), 2: (8, "packages"), 3: (11, "code")}
+    assert PLACES == {
+        "stage-0 1": (2, "base"),
+        "stage-0 2": (8, "packages"),
+        "stage-0 3": (11, "code"),
+    }
+
+
+def test_each_stage_is_counted_from_one_and_scratch_is_no_step() -> None:
+    dockerfile = "FROM scratch AS os\n# system\nADD a /\nFROM scratch\n# one layer\nCOPY --from=os / /\n"
+    assert step_places(dockerfile) == {"os 1": (3, "system"), "stage-1 1": (6, "one layer")}
+    lines = ["#1 [linux/amd64 os  1/12] ADD a /", "#2 [stage-1 1/1] COPY --from=os / /", "#3 [1/2] FROM base"]
+    steps = [step for step, _ in read_progress(lines, {"os 1": "system", "stage-1 1": "one layer"})]
+    assert [step.text for step in steps[:2]] == ["system", "one layer"]
+    assert steps[2].place == "stage-0 1"
 
 
 def test_plain_progress_says_one_line_for_each_ended_step() -> None:
