@@ -8,7 +8,7 @@ from pathlib import Path
 from builder import bases
 from builder.builders.context import entrypoint_hash
 from builder.code import check_script_is_carried, read_code
-from builder.lock import lock_project, read_lock
+from builder.lock import is_locked, lock_project, read_lock
 from builder.plan import BuildPlan, Inputs, base_name, make_plan
 from builder.revision import revision
 from builder.scan import option_names, scan_script
@@ -55,7 +55,7 @@ def ensure_base(folder: Path, say: Callable[[str], None]) -> None:
 def ensure_lock(folder: Path, environ: Mapping[str, str], *, update: bool) -> bool:
     """Make the lock when it is missing, or anew when `update`; says whether it did."""
     spec = load_spec(folder)
-    if (folder / "pylock.toml").is_file() and not update:
+    if is_locked(folder) and not update:
         return False
     lock_project(spec, folder, glibc=bases.glibc_of(spec.image.python), environ=environ)
     return True

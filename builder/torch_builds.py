@@ -35,9 +35,8 @@ def cpu_builds(
 
 
 def fitting(versions: Iterable[Version], specifier: str) -> list[Version]:
-    """Those that a requirement's specifier allows, in the same order."""
-    allowed = SpecifierSet(specifier)
-    return [version for version in versions if allowed.contains(version, prereleases=True)]
+    """Those that a requirement's specifier allows, in the same order; pre-releases as PEP 440 has it."""
+    return list(SpecifierSet(specifier).filter(versions))
 
 
 def _cpu_versions(names: Iterable[str], project: str, tags: set[Tag]) -> Iterator[Version]:

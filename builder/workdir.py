@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,16 +29,26 @@ def workdir(folder: Path) -> Path:
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file whole or not at all, whatever interrupts it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    write_all_atomically({path: text}, mode)
+
+
+def write_all_atomically(texts: Mapping[Path, str], mode: int = 0o644) -> None:
+    """Write files whole, all of them or none: each takes its place only once all are on the disk."""
+    written: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
+        for path, text in texts.items():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            written[path] = Path(temporary)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            written[path].chmod(mode)
+        for path, ready in written.items():
+            ready.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for ready in written.values():
+            ready.unlink(missing_ok=True)
         raise
 
 

@@ -19,7 +19,7 @@ from builder.reference import parse_repository
 from builder.scan import Import, ScannedParameter, ScriptFacts, scan_script
 from builder.scan.distributions import distribution_of
 from builder.spec import FILE, parse_spec
-from builder.workdir import write_atomically
+from builder.workdir import write_all_atomically
 
 REQUIREMENTS = "requirements.txt"
 CHECK = "check: "
@@ -85,18 +85,13 @@ def make_wrapping(folder: Path, facts: ScriptFacts, *, name: str | None) -> Wrap
 
 
 def _write(folder: Path, wrapping: Wrapping) -> None:
-    written = []
+    texts = {folder / FILE: wrapping.spec}
+    if wrapping.requirements is not None:
+        texts[folder / REQUIREMENTS] = wrapping.requirements
     try:
-        if wrapping.requirements is not None:
-            written.append(folder / REQUIREMENTS)
-            write_atomically(folder / REQUIREMENTS, wrapping.requirements)
-        write_atomically(folder / FILE, wrapping.spec)
-    except BaseException as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot be written: {error.strerror}", place=str(folder / FILE)) from None
-        raise
+        write_all_atomically(texts)
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", place=str(folder / FILE)) from None
 
 
 def _image_name(folder: Path, name: str | None) -> tuple[str, Guess]:
@@ -225,7 +220,7 @@ def _spec_lines(facts: ScriptFacts, image: str, naming: Guess, requirements: str
     yield from ("", "[run]", f"script = {_toml(facts.script)}")
     yield 'arguments = "argv"  # each parameter reaches the script as a command-line option'
     yield from _fixed_arguments(facts)
-    yield from (f"# {CHECK}{note.place}: {_comment(note.reason)}" for note in facts.notes)
+    yield from (f"# {CHECK}{_comment(f'{note.place}: {note.reason}')}" for note in facts.notes)
     yield from ("", "[model]", '# version = "MODEL/VERSION" is where `trainpack attach` puts the image.')
     yield f"framework = {_toml(facts.framework)}  # {_comment(facts.framework_reason)}"
     yield from ("", "[parameters]")
@@ -240,7 +235,7 @@ def _fixed_arguments(facts: ScriptFacts) -> Iterator[str]:
     for found in facts.positionals:
         need = "needs" if found.required else "may be given"
         yield (
-            f"# {CHECK}{found.place}: the script {need} the positional argument {_comment(found.name)}; "
+            f"# {CHECK}{_comment(f'{found.place}: the script {need} the positional argument {found.name}')}; "
             "write its value into args"
         )
     if facts.positionals:
@@ -248,7 +243,7 @@ def _fixed_arguments(facts: ScriptFacts) -> Iterator[str]:
 
 
 def _parameter_lines(found: ScannedParameter) -> Iterator[str]:
-    yield f"# {found.place}, {_comment(found.reason)}"
+    yield f"# {_comment(f'{found.place}, {found.reason}')}"
     if found.check:
         yield f"# {CHECK}{_comment(found.check)}"
     yield f"{_key(found.name)} = {_parameter_value(found)}"

@@ -77,6 +77,8 @@ def _advance(step: Step, text: str) -> str:
         return "cached"
     if text.startswith("ERROR"):
         step.state = "failed"
+        if not step.tail:
+            step.tail.append(text)
         return "failed"
     log = _LOG.fullmatch(text)
     if log:

@@ -68,5 +68,5 @@ def describe(planned: BuildPlan) -> str:
         ("code", f"{len(planned.code)} files, {sum(file.size for file in planned.code):,} bytes"),
         ("revision", planned.manifest["revision"] or "none"),
     ]
-    reasons = [(reason.choice, reason.value, reason.because) for reason in planned.reasons]
+    reasons = [(reason.choice, f"{reason.value}: {reason.because}") for reason in planned.reasons]
     return table(rows) + "\n\nwhy\n" + table(reasons)

@@ -27,6 +27,7 @@ class _Option:
 
     Attributes:
         flags: The option strings, or the name of a positional argument.
+        exclusive: Whether it stands in a mutually exclusive group.
         checks: What a person should look at.
     """
 
@@ -35,6 +36,7 @@ class _Option:
     flags: list[str]
     keywords: dict[str, ast.expr]
     constants: Constants
+    exclusive: bool
     checks: list[str] = field(default_factory=list)
 
     @property
@@ -90,7 +92,8 @@ class _Option:
         if is_secret(found.name) and value != "":
             self.checks.append(f"its name says that it is secret, so its default is not kept; {_UNPASSED}")
             return None
-        if isinstance(value, float) and not math.isfinite(value):
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             self.checks.append(f"its default is {value}, which JSON cannot say; {_UNPASSED}")
             return None
         if isinstance(value, str) and value.startswith(("/", "~")):
@@ -105,9 +108,8 @@ def read_arguments(tree: ast.Module, file: str, constants: Constants) -> Iterato
     """
     parsers = _parsers(tree)
     calls = sorted(_calls(tree, "add_argument"), key=lambda call: (call.lineno, call.col_offset))
-    defaults = _set_defaults(tree, parsers)
     for call in calls:
-        found = _read(call, file, constants, defaults, parsers)
+        found = _read(call, file, constants, parsers)
         if found:
             yield found
 
@@ -147,14 +149,36 @@ def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:
             yield node
 
 
-def _parsers(tree: ast.Module) -> dict[str, bool]:
-    """Variable → whether it is the parser of a subcommand (or a group of one)."""
+@dataclass(frozen=True)
+class _Parsers:
+    """The parsers and groups that a module makes.
+
+    Attributes:
+        subcommand: Variable → whether it is the parser of a subcommand (or a group of one).
+        exclusive: The variables that are mutually exclusive groups.
+        defaults: What `set_defaults` says.
+    """
+
+    subcommand: dict[str, bool]
+    exclusive: frozenset[str]
+    defaults: dict[str, ast.expr]
+
+
+def _parsers(tree: ast.Module) -> _Parsers:
     known: dict[str, bool] = {}
+    exclusive: set[str] = set()
     assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and len(node.targets) == 1]
     for node in sorted(assigned, key=lambda node: node.lineno):
         if isinstance(node.value, ast.Call):
-            known[ast.unparse(node.targets[0])] = _is_subparser(node.value, known)
-    return known
+            variable = ast.unparse(node.targets[0])
+            known[variable] = _is_subparser(node.value, known)
+            if _method(node.value) == "add_mutually_exclusive_group":
+                exclusive.add(variable)
+    return _Parsers(known, frozenset(exclusive), _set_defaults(tree, known))
+
+
+def _method(call: ast.Call) -> str | None:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else None
 
 
 def _is_subparser(node: ast.expr, known: dict[str, bool]) -> bool:
@@ -168,52 +192,51 @@ def _looks_like_parser(node: ast.expr, known: dict[str, bool]) -> bool:
     return text in known or any(word in text.lower() for word in ("pars", "group", "argument"))
 
 
-def _set_defaults(tree: ast.Module, parsers: dict[str, bool]) -> dict[str, ast.expr]:
+def _set_defaults(tree: ast.Module, known: dict[str, bool]) -> dict[str, ast.expr]:
     return {
         keyword.arg: keyword.value
         for call in _calls(tree, "set_defaults")
-        if isinstance(call.func, ast.Attribute) and not _is_subparser(call.func.value, parsers)
+        if isinstance(call.func, ast.Attribute) and not _is_subparser(call.func.value, known)
         for keyword in call.keywords
         if keyword.arg
     }
 
 
-def _read(
-    call: ast.Call,
-    file: str,
-    constants: Constants,
-    defaults: dict[str, ast.expr],
-    parsers: dict[str, bool],
-) -> Found | None:
+def _read(call: ast.Call, file: str, constants: Constants, parsers: _Parsers) -> Found | None:
     receiver = call.func.value if isinstance(call.func, ast.Attribute) else call.func
-    if not _looks_like_parser(receiver, parsers):
+    if not _looks_like_parser(receiver, parsers.subcommand):
         return None
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     try:
-        flags = [literal(argument, constants) for argument in call.args]
+        flags = _flags(call, keywords, constants)
     except UnknownValueError:
         names = ", ".join(ast.unparse(argument) for argument in call.args)
-        reason = f"an option is named by {names}, known only when the script runs"
+        reason = f"an option is named by {_one_line(names)}, known only when the script runs"
         return Note(file=file, line=call.lineno, reason=reason)
-    keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-    flags = [flag for flag in flags if isinstance(flag, str) and flag]
-    if not flags and "dest" in keywords:
-        flags = [str(literal(keywords["dest"], {})) if isinstance(keywords["dest"], ast.Constant) else "?"]
     if not flags:
         return None
-    option = _Option(file, call.lineno, flags, keywords, constants)
-    if _is_subparser(receiver, parsers):
+    exclusive = ast.unparse(receiver) in parsers.exclusive
+    option = _Option(file, call.lineno, flags, keywords, constants, exclusive)
+    if _is_subparser(receiver, parsers.subcommand):
         return option.note("an option of a subcommand is not read")
     if len(keywords) < len(call.keywords):
         option.checks.append("some of its settings are unpacked with **, which is not read")
-    if option.name in defaults:
-        option.keywords["default"] = defaults[option.name]
+    if option.name in parsers.defaults:
+        option.keywords["default"] = parsers.defaults[option.name]
     return _read_option(option)
+
+
+def _flags(call: ast.Call, keywords: dict[str, ast.expr], constants: Constants) -> list[str]:
+    """The option strings; a positional argument may be named by `dest` alone."""
+    arguments = call.args or [keywords[name] for name in ("dest",) if name in keywords]
+    values = [literal(argument, constants) for argument in arguments]
+    return [value for value in values if isinstance(value, str) and value]
 
 
 def _read_option(option: _Option) -> Found | None:
     if not option.flags[0].startswith("-"):
         return _positional(option)
-    if not NAME.fullmatch(option.name):
+    if not NAME.fullmatch(option.name) or not option.flag.isprintable():
         return option.note(f"{option.name!r} cannot be a parameter's name")
     action = _action(option)
     if action in ("help", "version"):
@@ -266,9 +289,22 @@ def _valued(option: _Option) -> Found:
         return option.note("takes whatever is left on the command line; it is left to [run] args")
     if "const" in option.keywords:
         option.checks.append(f"{option.flag} alone means {option.source('const')}, which is not passed")
-    default = _default(option, absent=None)
-    kind, default = _type(option, default, many=many)
+    kind, default = _type(option, _passed_default(option), many=many)
     return option.parameter(kind, default, required=_required(option), choices=_choices(option))
+
+
+def _passed_default(option: _Option) -> Any:
+    """The default, None where giving it on the command line is not the same as not giving it."""
+    default = _default(option, absent=None)
+    if default is None:
+        return None
+    if option.exclusive:
+        option.checks.append(f"it excludes others, so its default, {default!r}, is not given; {_UNPASSED}")
+        return None
+    if _action(option) == "extend" and default != []:
+        option.checks.append(f"what is given extends its default, {default!r}; {_UNPASSED}")
+        return None
+    return default
 
 
 def _takes_many(option: _Option) -> bool | None:

@@ -50,7 +50,9 @@ def literal(node: ast.expr, constants: Constants) -> Any:  # noqa: PLR0911  (one
         UnknownValueError: It depends on anything but literals and module-level constants.
     """
     match node:
-        case ast.Constant(value=bool() | int() | float() | str() | None as value):
+        case ast.Constant(value=str() as text) if _is_unicode(text):
+            return text
+        case ast.Constant(value=bool() | int() | float() | None as value):
             return value
         case ast.Name(id=name) if name in constants:
             rest = {other: value for other, value in constants.items() if other != name}
@@ -88,6 +90,11 @@ def choices(node: ast.expr, constants: Constants) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise UnknownValueError
     return tuple(value)
+
+
+def _is_unicode(text: str) -> bool:
+    # A lone surrogate is legal in a Python string, and in no file, argument or JSON document.
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _key(node: ast.expr | None, constants: Constants) -> Any:

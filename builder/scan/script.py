@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,10 @@ def _parse(folder: Path, path: Path, *, is_script: bool) -> _Module:
         remedy = f"`jupyter nbconvert --to script {name}` makes a script of it"
         raise SpecError("a notebook is not a Python script", place=name, remedy=remedy)
     try:
-        tree = ast.parse(path.read_bytes(), filename=name)
+        with warnings.catch_warnings():
+            # A doubtful escape in somebody's script is not ours to print.
+            warnings.simplefilter("ignore")
+            tree = ast.parse(path.read_bytes(), filename=name)
     except FileNotFoundError:
         raise SpecError("the script does not exist", place=name) from None
     except OSError as error:

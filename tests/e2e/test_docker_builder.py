@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,3 +179,53 @@ def test_a_full_disk_is_told_and_leaves_no_half_written_state(small_disk: Path, 
     assert "Traceback" not in ended.output
     assert not list((small_disk / ".trainpack").glob("context*"))
     assert not (small_disk / ".trainpack/last-build.json").exists()
+
+
+@pytest.fixture
+def small_engine(tmp_path: Path, base_image: str) -> Iterator[dict[str, str]]:
+    """An engine of its own that has the base and little room beside it."""
+    # A path of its own, since a socket's may not be longer than 107 bytes.
+    data = Path(tempfile.mkdtemp(prefix="engine-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=520m", "tmpfs", data], check=True)
+    host = f"unix://{data}/docker.sock"
+    options = [
+        f"--host={host}",
+        f"--data-root={data}/data",
+        f"--exec-root={data}/exec",
+        f"--pidfile={data}/pid",
+    ]
+    options += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    with (tmp_path / "engine.log").open("wb") as log:
+        process = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
+    try:
+        small = wait_for_engine(host)
+        small.images.load(b"".join(docker.from_env().images.get(base_image).save(named=True)))
+        yield {"DOCKER_HOST": host}
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        subprocess.run(["umount", "--lazy", data], check=True)
+        data.rmdir()
+
+
+def wait_for_engine(host: str) -> docker.DockerClient:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return docker.DockerClient(base_url=host)
+        except docker.errors.DockerException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_an_engine_with_a_full_disk_is_told_with_its_remedy(
+    project: Path, small_engine: dict[str, str]
+) -> None:
+    (project / "weights.bin").write_bytes(os.urandom(1 << 20) * 400)
+    ended = trainpack(project, "build", env=small_engine)
+    assert ended.code == 1
+    assert "no space left on device" in ended.stderr
+    assert "docker system df" in ended.stderr
+    assert "Traceback" not in ended.output
+    assert not (project / ".trainpack/last-build.json").exists()

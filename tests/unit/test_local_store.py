@@ -1,0 +1,289 @@
+"""The local store: shared by processes, whole after a kill, clear about what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from builder.errors import NotFoundError, StoreError, UsageError
+from builder.models import local
+from builder.models.local import DATABASE, FOLDER_VARIABLE, MIGRATIONS, LocalStore
+from builder.models.records import VersionFields, VersionName
+
+NAME = VersionName(model="pedestrian", version="v3")
+PROCESSES, WRITES, KILLS = 4, 15, 4
+NOBODY = 65534
+START = """
+import sys
+from pathlib import Path
+from builder.models.local import LocalStore
+from builder.models.records import VersionFields, VersionName
+
+folder, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+# Each process writes one field of a version that all share, and versions of a model that all make.
+WRITER = f"""{START}
+with LocalStore(folder) as store:
+    for number in range(count):
+        store.create_version(VersionName(model="shared", version=f"{{who}}-{{number}}"), VersionFields())
+        store.update_version(
+            VersionName(model="pedestrian", version="v3"), VersionFields(**{{who: f"{{who}} {{number}}"}})
+        )
+"""
+# Two fields always say the same; a number is printed once its write has returned.
+COUNTER = f"""{START}
+name = VersionName(model="pedestrian", version="v3")
+with LocalStore(folder) as store:
+    for number in range(count, count + 100_000):
+        store.update_version(
+            name, VersionFields(description=f"{{number}} " * 20_000, parameters={{"number": number}})
+        )
+        print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    with LocalStore(tmp_path / "store") as opened:
+        yield opened
+
+
+def start(script: str, folder: Path, arguments: Sequence[tuple[str, int]]) -> list[subprocess.Popen[str]]:
+    """Processes that all begin to work at the same moment."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(folder), who, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who, count in arguments
+    ]
+    for process in processes:
+        assert read_line(process) == "ready"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return processes
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def execute(folder: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / DATABASE)) as connection, connection:
+        return list(connection.execute(statement))
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As an account to which a folder's mode applies, which it does not to root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_the_folder_is_the_one_of_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "a" / "b"))
+    with LocalStore() as store:
+        store.create_version(NAME, VersionFields())
+    assert (tmp_path / "a" / "b" / DATABASE).is_file()
+
+
+def test_versions_are_listed_by_model_and_version(store: LocalStore) -> None:
+    assert list(store.versions()) == []
+    for model, version in (("b", "v1"), ("a", "v2"), ("a", "v1")):
+        store.create_version(VersionName(model=model, version=version), VersionFields())
+    assert [str(version.name) for version in store.versions()] == ["local:a/v1", "local:a/v2", "local:b/v1"]
+
+
+@pytest.mark.parametrize("text", ["team/vision/pedestrian/v3", "Fußgänger/v1", "行人/第一版", "a:b %_'\"/v1"])
+def test_a_model_can_have_any_printable_name(store: LocalStore, text: str) -> None:
+    name = VersionName.parse(f"local:{text}")
+    assert store.create_version(name, VersionFields(description="x")).name == name
+    assert [version.name for version in store.versions()] == [name]
+
+
+@pytest.mark.parametrize("model", ["with\nnewline", "bell\a", " padded ", "half \ud800 pair"])
+def test_a_name_that_cannot_be_shown_is_refused_and_nothing_is_made(store: LocalStore, model: str) -> None:
+    with pytest.raises(UsageError):
+        store.create_version(VersionName(model=model, version="v1"), VersionFields())
+    assert list(store.versions()) == []
+
+
+def test_a_missing_version_is_offered_to_be_created(store: LocalStore) -> None:
+    store.create_version(NAME, VersionFields())
+    missing = VersionName(model="somethingelse", version="v3")
+    with pytest.raises(NotFoundError, match="there is no model 'somethingelse'$") as caught:
+        store.get_version(missing)
+    assert "--create" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "hint"),
+    [("pedestrain", "v3-large", "pedestrian"), ("pedestrian", "v3-lrge", "v3-large")],
+)
+def test_a_misspelt_name_is_answered_with_the_one_that_is_meant(
+    store: LocalStore, model: str, version: str, hint: str
+) -> None:
+    store.create_version(VersionName(model="pedestrian", version="v3-large"), VersionFields())
+    name = VersionName(model=model, version=version)
+    for use in (store.get_version, store.history, lambda name: store.update_version(name, VersionFields())):
+        with pytest.raises(NotFoundError, match=f'did you mean "{hint}"'):
+            use(name)
+
+
+def test_every_update_leaves_the_former_state_in_the_history(store: LocalStore) -> None:
+    store.create_version(NAME, VersionFields(description="first"))
+    assert store.history(NAME) == ()
+    store.update_version(NAME, VersionFields(description="second"))
+    store.update_version(NAME, VersionFields(framework="ONNX"))
+    assert store.history(NAME) == (VersionFields(description="second"), VersionFields(description="first"))
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    with LocalStore(tmp_path) as store:
+        store.create_version(NAME, VersionFields())
+    fields = ("description", "framework", "type")
+    processes = start(WRITER, tmp_path, [(field, WRITES) for field in fields])
+    assert [process.wait(60) for process in processes] == [0] * len(fields)
+    with LocalStore(tmp_path) as store:
+        held = store.get_version(NAME).fields
+        assert [getattr(held, field) for field in fields] == [f"{field} {WRITES - 1}" for field in fields]
+        assert len(store.history(NAME)) == WRITES * len(fields)
+        shared = {version.name.version for version in store.versions() if version.name.model == "shared"}
+    assert shared == {f"{field}-{number}" for field in fields for number in range(WRITES)}
+
+
+def test_processes_that_open_a_new_store_at_once_all_use_it(tmp_path: Path) -> None:
+    script = (
+        f"{START}\nLocalStore(folder).create_version(VersionName(model='m', version=who), VersionFields())"
+    )
+    processes = start(script, tmp_path, [(str(number), 0) for number in range(PROCESSES)])
+    assert [process.wait(60) for process in processes] == [0] * PROCESSES
+    with LocalStore(tmp_path) as store:
+        assert len(list(store.versions())) == PROCESSES
+
+
+def test_a_store_is_whole_after_a_kill_and_holds_every_write_that_returned(tmp_path: Path) -> None:
+    with LocalStore(tmp_path) as store:
+        store.create_version(NAME, VersionFields())
+    first = 0
+    for round_ in range(KILLS):
+        (process,) = start(COUNTER, tmp_path, [("counter", first)])
+        returned = [int(read_line(process)) for _ in range(round_ + 2)][-1]
+        process.kill()
+        process.wait(60)
+        returned = max([returned, *map(int, rest(process))])
+        with LocalStore(tmp_path) as store:
+            held = store.get_version(NAME).fields
+            assert held.parameters is not None
+            number = held.parameters["number"]
+            assert number in (returned, returned + 1)
+            assert held.description == f"{number} " * 20_000
+            assert len(store.history(NAME)) == number + 1
+        assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
+        first = number + 1
+
+
+def rest(process: subprocess.Popen[str]) -> list[str]:
+    """What a process that ended had printed and nobody had read; a line that was cut off is none."""
+    assert process.stdout
+    return [line for line in process.stdout if line.endswith("\n")]
+
+
+def test_an_interrupted_write_changes_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create_version(NAME, VersionFields(description="before"))
+
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "datetime", type("Clock", (), {"now": interrupt}))
+        with pytest.raises(KeyboardInterrupt):
+            store.update_version(NAME, VersionFields(description="after"))
+    assert store.get_version(NAME).fields.description == "before"
+    assert store.update_version(NAME, VersionFields(description="later")).fields.description == "later"
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_version(store: LocalStore) -> None:
+    store._connection.execute("PRAGMA max_page_count = 20")
+    with pytest.raises(StoreError, match="full") as caught:
+        store.create_version(NAME, VersionFields(description="x" * 1_000_000))
+    assert caught.value.remedy == "free some space on the disk"
+    assert list(store.versions()) == []
+    store.create_version(NAME, VersionFields())
+
+
+def test_a_store_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "BUSY_SECONDS", 0.01)
+    with LocalStore(tmp_path) as holder, LocalStore(tmp_path) as other, holder._transaction():
+        assert list(other.versions()) == []
+        with pytest.raises(StoreError, match="locked") as caught:
+            other.create_version(NAME, VersionFields())
+    assert "another process holds the store" in str(caught.value.remedy)
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_the_variable(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with without_rights(), pytest.raises(StoreError, match="cannot be made: Permission denied") as caught:
+        LocalStore(tmp_path / "store")
+    assert caught.value.place == str(tmp_path / "store")
+    assert FOLDER_VARIABLE in str(caught.value.remedy)
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match="cannot be made: File exists"):
+        LocalStore(tmp_path / "store")
+
+
+def test_a_store_that_may_only_be_read_refuses_to_write(tmp_path: Path, store: LocalStore) -> None:
+    store._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match="readonly") as caught:
+        store.create_version(NAME, VersionFields())
+    assert FOLDER_VARIABLE in str(caught.value.remedy)
+
+
+def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+    content = b"this is a text, and a longer one than the header of a database.\n" * 100
+    (tmp_path / DATABASE).write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged: file is not a database") as caught:
+        LocalStore(tmp_path)
+    assert caught.value.place == str(tmp_path / DATABASE)
+    assert (tmp_path / DATABASE).read_bytes() == content
+
+
+def test_a_store_of_a_newer_trainpack_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with LocalStore(tmp_path) as store:
+        store.create_version(NAME, VersionFields())
+    newer = len(MIGRATIONS) + 1
+    execute(tmp_path, f"PRAGMA user_version = {newer}")
+    with pytest.raises(StoreError, match=rf"has schema {newer}, this trainpack knows {newer - 1}") as caught:
+        LocalStore(tmp_path)
+    assert "upgrade trainpack" in str(caught.value.remedy)
+    assert execute(tmp_path, "PRAGMA user_version") == [(newer,)]
+
+
+def test_fields_of_a_newer_trainpack_are_told_with_the_version(tmp_path: Path, store: LocalStore) -> None:
+    store.create_version(NAME, VersionFields())
+    execute(tmp_path / "store", """UPDATE versions SET fields = '{"hyper": 1}'""")
+    with pytest.raises(StoreError, match="what is stored of local:pedestrian/v3 cannot be read"):
+        store.get_version(NAME)
