@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import docker
-from docker.context import ContextAPI
+from docker.context import Context, ContextAPI
 from docker.errors import DockerException
 from docker.tls import TLSConfig
 
@@ -47,7 +47,7 @@ def endpoint() -> str:
     """The address that engine calls go to."""
     if host := os.environ.get("DOCKER_HOST"):
         return host
-    context = ContextAPI.get_current_context()
+    context = _context()
     return str(context.Host) if context else "unix:///var/run/docker.sock"
 
 
@@ -56,8 +56,21 @@ def is_local() -> bool:
     return endpoint().startswith(("unix://", "npipe://", "http+unix://"))
 
 
+def _context() -> Context | None:
+    """The docker context in force, as the docker command chooses it: the SDK does not read DOCKER_CONTEXT."""
+    name = os.environ.get("DOCKER_CONTEXT")
+    context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+    if name and context is None:
+        raise EngineUnavailableError(
+            f"there is no docker context {name!r}",
+            place="DOCKER_CONTEXT",
+            remedy="`docker context ls` lists them",
+        )
+    return context
+
+
 def _connect() -> docker.DockerClient:
-    context = None if os.environ.get("DOCKER_HOST") else ContextAPI.get_current_context()
+    context = None if os.environ.get("DOCKER_HOST") else _context()
     if context is None or context.Name == "default":
         return docker.from_env(timeout=600, use_ssh_client=True)
     tls = context.TLSConfig

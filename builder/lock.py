@@ -1,7 +1,7 @@
 """`pylock.toml` (PEP 751): the requirements, resolved and read back.
 
-Two locks stand beside the spec: `pylock.toml` for the script's environment, and `pylock.trainpack.toml` for the
-entrypoint's own, so that the two can never conflict.
+Two locks stand beside the spec: `pylock.toml` for the script's environment, and `pylock.trainpack.toml` for
+the entrypoint's own, so that the two can never conflict.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from builder.package_index import redact
 _ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 # Build arguments that BuildKit keeps out of the image and of its cache keys.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# `host` lets a build reach a proxy or a package index that listens on the engine's loopback alone.
+NETWORK = "TRAINPACK_BUILD_NETWORK"
 _SHOWN_LINES = 20
 
 Follow = Callable[[Events], list[Step]]
@@ -54,6 +56,7 @@ def run_build(
         command += [f"--tag={tag}", f"--platform={platform}"]
         command += [f"--secret=id={name},src={path}" for name, path in secrets.items()]
         command += [f"--build-arg={name}" for name in _PROXIES if name in environ]
+        command += [f"--network={environ[NETWORK]}"] if environ.get(NETWORK) else []
         with _started([*command, str(context)], {**environ, **_ENVIRONMENT}) as process:
             assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
             steps = follow(read_progress(process.stdout, titles))

@@ -196,7 +196,8 @@ def small_engine(tmp_path: Path, base_image: str) -> Iterator[dict[str, str]]:
     ]
     options += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
     with (tmp_path / "engine.log").open("wb") as log:
-        process = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
+        # In a network namespace of its own: two engines in one would fight over the bridge docker0.
+        process = subprocess.Popen(["unshare", "--net", "dockerd", *options], stdout=log, stderr=log)
     try:
         small = wait_for_engine(host)
         small.images.load(b"".join(docker.from_env().images.get(base_image).save(named=True)))

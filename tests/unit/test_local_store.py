@@ -131,7 +131,7 @@ def test_a_name_that_cannot_be_shown_is_refused_and_nothing_is_made(store: Local
 def test_a_missing_version_is_offered_to_be_created(store: LocalStore) -> None:
     store.create_version(NAME, VersionFields())
     missing = VersionName(model="somethingelse", version="v3")
-    with pytest.raises(NotFoundError, match="there is no model 'somethingelse'$") as caught:
+    with pytest.raises(NotFoundError, match=r"there is no model 'somethingelse'$") as caught:
         store.get_version(missing)
     assert "--create" in str(caught.value.remedy)
 
@@ -255,7 +255,7 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
         LocalStore(tmp_path / "store")
 
 
-def test_a_store_that_may_only_be_read_refuses_to_write(tmp_path: Path, store: LocalStore) -> None:
+def test_a_store_that_may_only_be_read_refuses_to_write(store: LocalStore) -> None:
     store._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match="readonly") as caught:
         store.create_version(NAME, VersionFields())

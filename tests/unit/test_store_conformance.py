@@ -80,7 +80,7 @@ def test_a_created_version_reads_back_equal_also_by_who_opens_the_store_anew(
     assert list(open_store().versions()) == [created]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
+@pytest.mark.parametrize("change", CHANGES, ids="-".join)
 def test_an_update_of_one_field_leaves_the_others(
     store: ModelStore, open_store: Open, name: VersionName, change: dict[str, Any]
 ) -> None:

@@ -1,0 +1,158 @@
+"""Package indexes made on the spot: wheels of a few hundred bytes, in a folder, as files or served on loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from packaging.utils import parse_wheel_filename
+
+
+def wheel(folder: Path, filename: str, requires: Sequence[str] = (), content: str = "") -> Path:
+    """A wheel of that name, valid for what its name says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name, version, *_ = filename.split("-")
+    tags = sorted(map(str, parse_wheel_filename(filename)[3]))
+    files = {
+        f"{name}.py": content,
+        f"{name}-{version}.dist-info/METADATA": _metadata(name, version, requires),
+        f"{name}-{version}.dist-info/WHEEL": "".join(
+            [
+                "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n",
+                *(f"Tag: {tag}\n" for tag in tags),
+            ]
+        ),
+    }
+    record = "".join(f"{file},,\n" for file in [*files, f"{name}-{version}.dist-info/RECORD"])
+    with zipfile.ZipFile(folder / filename, "w") as archive:
+        for file, text in (files | {f"{name}-{version}.dist-info/RECORD": record}).items():
+            archive.writestr(zipfile.ZipInfo(file), text)
+    return folder / filename
+
+
+def pure(folder: Path, name: str, version: str, requires: Sequence[str] = (), content: str = "") -> Path:
+    """A wheel for every platform."""
+    return wheel(folder, f"{name.replace('-', '_')}-{version}-py3-none-any.whl", requires, content)
+
+
+def sdist(folder: Path, name: str, version: str) -> Path:
+    """A source distribution whose metadata is static, so that nothing has to be built to resolve it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    project = f'[build-system]\nrequires = []\nbuild-backend = "none"\n[project]\nname = "{name}"\nversion = "{version}"\n'
+    with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
+        for file, text in {"PKG-INFO": _metadata(name, version, ()), "pyproject.toml": project}.items():
+            entry = tarfile.TarInfo(f"{name}-{version}/{file}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return folder / f"{name}-{version}.tar.gz"
+
+
+def simple_index(folder: Path) -> str:
+    """Lay the distributions of a folder out as a simple index (PEP 503) below it; returns its address."""
+    root = folder / "simple"
+    for file in sorted(folder.glob("*.whl")) + sorted(folder.glob("*.tar.gz")):
+        page = root / file.name.split("-")[0].replace("_", "-").lower() / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        before = page.read_text() if page.exists() else "<!DOCTYPE html>\n"
+        page.write_text(f'{before}<a href="../../{file.name}">{file.name}</a>\n')
+    return root.as_uri()
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """An environment in which no setting of the machine counts, only these variables."""
+    isolated = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "PIP_CONFIG_FILE": os.devnull,
+        "UV_NO_CONFIG": "1",
+        "UV_CACHE_DIR": str(home / "uv-cache"),
+        "UV_HTTP_RETRIES": "0",
+        "UV_KEYRING_PROVIDER": "disabled",
+    }
+    return isolated | variables
+
+
+@dataclass
+class Served:
+    """A folder on loopback.
+
+    Attributes:
+        authorizations: The `Authorization` header of each request.
+        asked: Set when the first request arrives.
+        answer: Cleared to keep every client waiting.
+    """
+
+    address: str = ""
+    authorizations: list[str | None] = field(default_factory=list)
+    asked: threading.Event = field(default_factory=threading.Event)
+    answer: threading.Event = field(default_factory=threading.Event)
+
+    def with_login(self, user: str, password: str) -> str:
+        return self.address.replace("://", f"://{user}:{password}@")
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, *args: object, served: Served, login: str | None, **keywords: object) -> None:
+        self.served = served
+        self.login = login
+        super().__init__(*args, **keywords)  # type: ignore[arg-type]
+
+    def send_head(self) -> io.BytesIO | None:  # type: ignore[override]
+        authorization = self.headers.get("Authorization")
+        self.served.authorizations.append(authorization)
+        self.served.asked.set()
+        self.served.answer.wait()
+        if self.login and authorization != f"Basic {base64.b64encode(self.login.encode()).decode()}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        return super().send_head()  # type: ignore[return-value]
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path, login: str | None = None) -> Iterator[Served]:
+    """Serve a folder, to those with the login `user:password` only where there is one."""
+    state = Served()
+    state.answer.set()
+    handler = partial(_Handler, served=state, login=login, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield state
+    finally:
+        state.answer.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _metadata(name: str, version: str, requires: Sequence[str]) -> str:
+    lines = ["Metadata-Version: 2.2", f"Name: {name}", f"Version: {version}"]
+    return "\n".join([*lines, *(f"Requires-Dist: {requirement}" for requirement in requires), "", ""])
+
+
+def tree(folder: Path) -> Mapping[str, bytes]:
+    """Every file below a folder with its content, to see that nothing changed."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
