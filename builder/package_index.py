@@ -80,7 +80,7 @@ def uv_arguments(settings: IndexSettings) -> list[str]:
     if settings.source != "pip":
         return []
     # pip merges all indexes and takes the best version of any; uv's own default stops at the first index.
-    arguments = ["--index-strategy=unsafe-best-match"]
+    arguments = ["--index-strategy=unsafe-best-match"] if settings.indexes else []
     for option, name, url in _named_indexes(settings):
         arguments.append(f"{option}={name}={without_credentials(url)}")
     if not _find_links_in_environment(settings):

@@ -77,22 +77,34 @@ class Resolver:
             if not self._upgrade and _document(self._folder / lock)["packages"]:
                 target.write_bytes((self._folder / lock).read_bytes())
             target.with_name("constraints.txt").write_text("\n".join(constraints) + "\n", encoding="utf-8")
-            done = subprocess.run(
-                [*self._command(target, requirements), *options],
-                cwd=self._folder,
-                env=self._environment(),
-                input="" if requirements.file else requirements.content,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            done = self._run([*self._command(target, requirements), *options], requirements)
             if done.returncode != 0:
                 raise _failure(done.stderr, requirements)
             document = _document(target)
             return document | {
                 "packages": [_portable(entry, target.parent) for entry in document["packages"]]
             }
+
+    def _run(self, command: list[str], requirements: Requirements) -> subprocess.CompletedProcess[str]:
+        done = self._run_once(command, requirements)
+        if done.returncode != 0 and self._settings.indexes:
+            # Where it merges indexes, uv passes over one that refuses the credentials without a word.
+            alone = [word for word in command if not word.startswith("--index-strategy=")]
+            again = self._run_once(alone, requirements)
+            return again if _UNREACHABLE.search(again.stderr) else done
+        return done
+
+    def _run_once(self, command: list[str], requirements: Requirements) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._environment(),
+            input="" if requirements.file else requirements.content,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
 
     def _command(self, target: Path, requirements: Requirements) -> list[str]:
         constraints = (str(target.with_name("constraints.txt")), *self._settings.constraints)

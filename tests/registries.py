@@ -44,7 +44,7 @@ def registry(folder: Path, **settings: Any) -> Iterator[str]:
     """A running registry, empty, on a port of its own; gives `127.0.0.1:port`.
 
     Args:
-        folder: Where it keeps its data and its log.
+        folder: Where it keeps its data and its configuration.
         settings: Further sections of its configuration.
     """
     program = shutil.which(COMMAND)
@@ -61,7 +61,10 @@ def registry(folder: Path, **settings: Any) -> Iterator[str]:
     }
     (folder / "config.yml").write_text(json.dumps(configuration))
     process = subprocess.Popen(
-        [program, "serve", str(folder / "config.yml")], stderr=subprocess.PIPE, text=True
+        [program, "serve", str(folder / "config.yml")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr
     try:

@@ -1,4 +1,4 @@
-"""Package indexes made on the spot: wheels of a few hundred bytes, in a folder, as files or served on loopback."""
+"""Package indexes made on the spot: tiny wheels in a folder, as a simple index, or served on loopback."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def pure(folder: Path, name: str, version: str, requires: Sequence[str] = (), co
 def sdist(folder: Path, name: str, version: str) -> Path:
     """A source distribution whose metadata is static, so that nothing has to be built to resolve it."""
     folder.mkdir(parents=True, exist_ok=True)
-    project = f'[build-system]\nrequires = []\nbuild-backend = "none"\n[project]\nname = "{name}"\nversion = "{version}"\n'
+    table = f'[project]\nname = "{name}"\nversion = "{version}"\n'
+    project = f'[build-system]\nrequires = []\nbuild-backend = "none"\n{table}'
     with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
         for file, text in {"PKG-INFO": _metadata(name, version, ()), "pyproject.toml": project}.items():
             entry = tarfile.TarInfo(f"{name}-{version}/{file}")
@@ -124,14 +125,20 @@ class _Handler(SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args: object) -> None:
+        """Clients hang up when they are interrupted."""
+
+
 @contextmanager
 def served(folder: Path, login: str | None = None) -> Iterator[Served]:
     """Serve a folder, to those with the login `user:password` only where there is one."""
     state = Served()
     state.answer.set()
     handler = partial(_Handler, served=state, login=login, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     state.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

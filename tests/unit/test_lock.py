@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pytest
 from commands import TRAINPACK, trainpack
 from tiny_index import environment, pure, sdist, served, simple_index, tree, wheel
 
-from builder import workdir
 from builder.cuda import cuda_version, minimum_driver
 from builder.errors import LockError, TrainpackError
 from builder.lock import FILE, TOOLS_FILE, Lock, is_locked, lock_project, read_lock
@@ -43,14 +42,15 @@ class Project:
     def require(self, *lines: str) -> None:
         (self.folder / "requirements.txt").write_text("\n".join(lines) + "\n")
 
-    def write(self, image: str = "", *, upgrade: bool = False, **env: str) -> None:
-        lock_project(self.spec(image), self.folder, glibc=GLIBC, environ=self.env | env, upgrade=upgrade)
+    def write(self, image: str = "", *, env: Mapping[str, str] | None = None, upgrade: bool = False) -> None:
+        environ = self.env | dict(env or {})
+        lock_project(self.spec(image), self.folder, glibc=GLIBC, environ=environ, upgrade=upgrade)
 
     def read(self, image: str = "") -> Lock:
         return read_lock(self.spec(image), self.folder, glibc=GLIBC)
 
-    def lock(self, image: str = "", *, upgrade: bool = False, **env: str) -> Lock:
-        self.write(image, upgrade=upgrade, **env)
+    def lock(self, image: str = "", *, env: Mapping[str, str] | None = None, upgrade: bool = False) -> Lock:
+        self.write(image, env=env, upgrade=upgrade)
         return self.read(image)
 
     def index(self, *filenames: str) -> str:
@@ -78,15 +78,20 @@ def told(error: TrainpackError) -> str:
     return "\n".join([str(error), *error.details, error.remedy or "", repr(error)])
 
 
-def refused(project: Project, image: str = "", **env: str) -> LockError:
+def refused(project: Project, image: str = "") -> LockError:
     before = tree(project.folder)
     with pytest.raises(LockError) as caught:
-        project.write(image, **env)
+        project.write(image)
     after = dict(tree(project.folder))
     after.pop("trainpack.toml")
     assert after == {name: content for name, content in before.items() if name != "trainpack.toml"}
     assert caught.value.exit_code == 2
     return caught.value
+
+
+def only(index: str, extra: str = "") -> dict[str, str]:
+    """The settings for indexes, without the folder of wheels."""
+    return {"PIP_INDEX_URL": index, "PIP_EXTRA_INDEX_URL": extra, "PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}
 
 
 def closed_port() -> int:
@@ -144,7 +149,7 @@ def test_the_hash_does_not_depend_on_where_the_files_come_from(project: Project,
     project.require("vision")
     here = project.lock()
     moved = project.wheels.rename(tmp_path / "moved")
-    there = project.lock(PIP_FIND_LINKS=str(moved), upgrade=True)
+    there = project.lock(env={"PIP_FIND_LINKS": str(moved)}, upgrade=True)
     assert here.packages[0].url != there.packages[0].url
     assert here.hash == there.hash
 
@@ -422,7 +427,7 @@ def test_both_locks_are_written_or_none(project: Project, monkeypatch: pytest.Mo
         if len(synced) == 2:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(workdir.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         project.write()
     assert len(synced) == 2
@@ -436,7 +441,7 @@ def test_an_index_that_does_not_answer_is_not_a_fault_of_the_requirements(projec
     project.require("vision")
     index = f"http://user:s3cret@127.0.0.1:{closed_port()}/simple"
     with pytest.raises(TrainpackError) as caught:
-        project.write(PIP_INDEX_URL=index, PIP_NO_INDEX="", PIP_FIND_LINKS="")
+        project.write(env=only(index))
     assert not isinstance(caught.value, LockError)
     assert caught.value.exit_code == 1
     assert "doctor" in (caught.value.remedy or "")
@@ -450,30 +455,42 @@ def test_an_index_with_a_login_is_used_and_the_login_is_kept_nowhere(project: Pr
     project.require("vision")
     with served(project.wheels, login="user:s3cret") as index:
         url = f"{index.with_login('user', 's3cret')}/simple"
-        lock = project.lock(PIP_INDEX_URL=url, PIP_NO_INDEX="", PIP_FIND_LINKS="")
+        lock = project.lock(env=only(url))
         assert lock.packages[0].url == f"{index.address}/vision-1.0-py3-none-any.whl"
     text = (project.folder / FILE).read_text() + (project.folder / TOOLS_FILE).read_text()
     assert "s3cret" not in text
     assert "user" not in text
 
 
+def test_of_two_indexes_the_newest_version_counts_as_pip_has_it(project: Project) -> None:
+    pure(project.wheels, "vision", "1.0")
+    newer = project.index("vision-2.0-py3-none-any.whl")
+    project.require("vision")
+    lock = project.lock(env=only(newer, simple_index(project.wheels)))
+    assert versions(lock.packages) == {"vision": "2.0"}
+
+
 def test_a_page_of_links_with_a_login_is_used_and_the_login_is_kept_nowhere(project: Project) -> None:
     pure(project.wheels, "vision", "1.0")
     project.require("vision")
     with served(project.wheels, login="user:s3cret") as index:
-        lock = project.lock(PIP_FIND_LINKS=f"{index.with_login('user', 's3cret')}/")
+        lock = project.lock(env={"PIP_FIND_LINKS": f"{index.with_login('user', 's3cret')}/"})
     assert versions(lock.packages) == {"vision": "1.0"}
     assert "s3cret" not in (project.folder / FILE).read_text()
 
 
-def test_a_wrong_login_is_no_fault_of_the_requirements_and_is_not_printed(project: Project) -> None:
+@pytest.mark.parametrize("indexes", [1, 2])
+def test_a_wrong_login_is_no_fault_of_the_requirements_and_is_not_printed(
+    project: Project, indexes: int
+) -> None:
     pure(project.wheels, "vision", "1.0")
     simple_index(project.wheels)
     project.require("vision")
     with served(project.wheels, login="user:right") as index:
         url = f"{index.with_login('user', 'wr0ng')}/simple"
+        env = only(url) if indexes == 1 else only(project.index("other-1.0-py3-none-any.whl"), url)
         with pytest.raises(TrainpackError) as caught:
-            project.write(PIP_INDEX_URL=url, PIP_NO_INDEX="", PIP_FIND_LINKS="")
+            project.write(env=env)
     assert not isinstance(caught.value, LockError)
     assert "wr0ng" not in told(caught.value)
 
@@ -493,7 +510,7 @@ def test_ctrl_c_while_the_index_keeps_us_waiting_leaves_the_locks_of_before(proj
     before = tree(project.folder)
     with served(project.wheels) as index:
         index.answer.clear()
-        env = project.env | {"PIP_INDEX_URL": index.address, "PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}
+        env = project.env | only(index.address)
         running = subprocess.Popen(
             [TRAINPACK, "lock"],
             cwd=project.folder,
@@ -522,14 +539,14 @@ def test_torch_cpu_takes_the_cpu_wheel_of_a_folder_even_when_an_index_offers_a_n
     index = project.index(f"torch-2.9.0-cp311-cp311-{MANY}.whl")
     project.require("torch")
     offered = {"PIP_INDEX_URL": index, "PIP_NO_INDEX": ""}
-    assert versions(project.lock('torch = "cpu"', **offered).packages) == {"torch": "2.6.0+cpu"}
-    assert versions(project.lock('torch = "auto"', upgrade=True, **offered).packages) == {"torch": "2.9.0"}
+    assert versions(project.lock('torch = "cpu"', env=offered).packages) == {"torch": "2.6.0+cpu"}
+    assert versions(project.lock('torch = "auto"', env=offered, upgrade=True).packages) == {"torch": "2.9.0"}
 
 
 def test_torch_cpu_takes_the_cpu_build_of_an_index(project: Project) -> None:
     index = project.index(CPU, CPU.replace("+cpu", "+cu130"))
     project.require("torch")
-    lock = project.lock('torch = "cpu"', PIP_EXTRA_INDEX_URL=index, PIP_INDEX_URL=index, PIP_NO_INDEX="")
+    lock = project.lock('torch = "cpu"', env={"PIP_INDEX_URL": index, "PIP_NO_INDEX": ""})
     assert versions(lock.packages) == {"torch": "2.6.0+cpu"}
 
 

@@ -26,7 +26,7 @@ FIELDS = VersionFields(
     labelmap={"0": "car"},
     image=IMAGE,
 )
-EMPTY = {key: None for key in VersionFields.model_fields}
+EMPTY = dict.fromkeys(VersionFields.model_fields)
 Models = Callable[..., Ended]
 
 
