@@ -217,7 +217,7 @@ def load_spec(folder: Path) -> TrainingSpec:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(
-            f"there is no {FILE} in {folder}",
+            f"there is no {FILE} in {folder.resolve()}",
             remedy="`trainpack wrap SCRIPT` writes one for a script, `trainpack init` starts a new repo",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -302,7 +302,7 @@ def _check_files(spec: TrainingSpec, folder: Path) -> None:
     script = spec.run.script or f"{str(spec.run.module).replace('.', '/')}.py"
     place = f"{FILE} [run]"
     if spec.run.script and not (folder / script).exists():
-        raise SpecError(f"script {script!r} does not exist in {folder}", place=place)
+        raise SpecError(f"script {script!r} does not exist in {folder.resolve()}", place=place)
     if spec.run.script and not (folder / script).is_file():
         raise SpecError(f"script {script!r} is not a file", place=place)
     package = (folder / script).with_suffix("") / "__main__.py"
@@ -312,4 +312,6 @@ def _check_files(spec: TrainingSpec, folder: Path) -> None:
         )
     requirements = spec.image.requirements
     if requirements and not (folder / requirements).is_file():
-        raise SpecError(f"requirements {requirements!r} is not a file in {folder}", place=f"{FILE} [image]")
+        raise SpecError(
+            f"requirements {requirements!r} is not a file in {folder.resolve()}", place=f"{FILE} [image]"
+        )

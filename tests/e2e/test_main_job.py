@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ def test_a_scaffold_becomes_an_attached_image(
     labelmap = {"0": "first", "1": "second", "2": "third"}
     said = run_main_job(tmp_path / "project", f"local:{template}/v1", parameter, labelmap, store)
     assert said["run"]["result"]["metrics"]
+    if template == "pytorch":
+        lock = tomllib.loads((tmp_path / "project/pylock.toml").read_text(encoding="utf-8"))
+        assert next(p["version"] for p in lock["packages"] if p["name"] == "torch").endswith("+cpu")
 
 
 def test_an_existing_script_is_wrapped_unedited_and_becomes_an_attached_image(
