@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden bench clean
 
-PYTEST := .venv/bin/pytest
+PYTEST := .venv/bin/pytest --quiet --numprocesses=auto --maxprocesses=4
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -38,10 +38,10 @@ unit: setup ## Run the tests that need no engine.
 
 e2e: base ## Run the tests with a real engine, a real registry and the real SDK.
 	@scripts/test-services
-	@$(PYTEST) tests/e2e
+	@$(PYTEST) --dist=loadfile tests/e2e
 
 golden: setup ## Rewrite the golden files; read the difference before you commit it.
-	@UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit -k golden
+	@UPDATE_GOLDEN=1 $(PYTEST) tests/unit -k golden
 
 bench: setup engine ## Run the benchmarks and print their tables.
 	@for benchmark in benchmarks/*.py; do .venv/bin/python $$benchmark || exit 1; done

@@ -6,6 +6,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    # A shell starts background jobs with SIGINT ignored, and what is ignored is inherited: the tests of Ctrl-C
-    # must mean the same there.
+    # A shell starts background jobs with SIGINT ignored, and what is ignored is inherited: the tests of
+    # Ctrl-C must mean the same there.
     signal.signal(signal.SIGINT, signal.default_int_handler)
