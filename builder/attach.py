@@ -73,8 +73,8 @@ def check_tag(reference: Reference) -> str:
     return reference.tag
 
 
-def pushed_reference(folder: Path) -> tuple[Reference, str]:
-    """Where the folder's last build was pushed to (tag and digest), and its image id.
+def pushed_reference(folder: Path) -> Reference:
+    """Where the folder's last build was pushed to: its tag, and the digest that it got there.
 
     Raises:
         UsageError: Nothing was built here, or the last build was not pushed.
@@ -87,16 +87,15 @@ def pushed_reference(folder: Path) -> tuple[Reference, str]:
             remedy="`trainpack push` it first, or name a pushed image with --image",
         )
     reference = parse_reference(published.reference)
-    return Reference(reference.repository, reference.tag, published.digest), built.image_id
+    return Reference(reference.repository, reference.tag, published.digest)
 
 
-def pushed_image(reference: Reference, platform: str, image_id: str | None = None) -> PushedImage:
+def pushed_image(reference: Reference, platform: str) -> PushedImage:
     """Read an image from its registry, by tag.
 
     Args:
         reference: With tag; with a digest, the tag must still name it.
         platform: Which image of an index.
-        image_id: The id that was built and tested, where it is known.
 
     Raises:
         UsageError: No tag, or `latest`.
@@ -106,23 +105,17 @@ def pushed_image(reference: Reference, platform: str, image_id: str | None = Non
     tag = check_tag(reference)
     client = RegistryClient(Reference(reference.repository, tag), platform)
     if reference.digest and client.digest() != reference.digest:
-        raise _moved(client, f"the digest {reference.digest}")
-    if image_id and image_id not in client.image_ids():
-        raise _moved(client, f"the image {image_id}")
+        raise ContractError(
+            f"the tag was pushed with the digest {reference.digest}, and now names {client.digest()}",
+            place=str(client.reference),
+            remedy="build and push again: a tag of trainpack's own is never moved",
+        )
     return PushedImage(
         name=reference.repository,
         tag=tag,
         digest=client.digest(),
         image_ids=client.image_ids(),
         manifest=_baked(client),
-    )
-
-
-def _moved(client: RegistryClient, pushed: str) -> ContractError:
-    return ContractError(
-        f"the tag was pushed with {pushed}, and now names another image, of the digest {client.digest()}",
-        place=str(client.reference),
-        remedy="build and push again: a tag of trainpack's own is never moved",
     )
 
 

@@ -108,7 +108,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.login = login
         super().__init__(*args, **keywords)  # type: ignore[arg-type]
 
-    def send_head(self) -> io.BytesIO | None:  # type: ignore[override]
+    def send_head(self) -> io.BytesIO | None:
         authorization = self.headers.get("Authorization")
         self.served.authorizations.append(authorization)
         self.served.asked.set()

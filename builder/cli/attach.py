@@ -49,8 +49,8 @@ def attach(
     spec = load_spec(folder)
     name = _name(version or spec.model.version)
     record = read_report(tested) if tested else None
-    reference, image_id = (parse_reference(image), None) if image else core.pushed_reference(folder)
-    pushed = core.pushed_image(reference, spec.image.platform, image_id)
+    reference = parse_reference(image) if image else core.pushed_reference(folder)
+    pushed = core.pushed_image(reference, spec.image.platform)
     try:
         core.check_tested(folder, pushed, record)
     except ContractError as error:

@@ -104,7 +104,12 @@ class RegistryClient:
         """The manifest of the platform's image, also where the reference names an index."""
         top = self.manifest()
         image = self._manifest(self._of_platform(top)) if top.media_type in INDEX_TYPES else top
-        if not {"config", "layers"} <= image.document.keys():
+        try:
+            parts = (image.document["config"], *image.document["layers"])
+            complete = all(isinstance(part["digest"], str) for part in parts)
+        except (LookupError, TypeError):
+            complete = False
+        if not complete:
             raise self._odd("a manifest without config and layers")
         return image
 
@@ -184,7 +189,8 @@ class RegistryClient:
         )
 
     def _config_digest(self) -> str:
-        return str(self.image_manifest().document["config"]["digest"])
+        digest: str = self.image_manifest().document["config"]["digest"]
+        return digest
 
     def _member(self, blob: IO[bytes], path: str) -> bytes | None:
         try:

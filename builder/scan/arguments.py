@@ -85,7 +85,8 @@ class _Option:
         if default is None or found.required:
             return None
         try:
-            value = found.parameter.coerce(default)
+            # Not optional: "" and "none" are texts here, not spellings of null.
+            value = found.parameter._replace(optional=False).coerce(default)
         except ValueError as error:
             self.checks.append(f"the script's own default does not fit: {error}; {_UNPASSED}")
             return None

@@ -102,7 +102,7 @@ def _parse(folder: Path, path: Path, *, is_script: bool) -> _Module:
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", place=name) from None
     except SyntaxError as error:
-        place = f"{name}:{error.lineno or 1}:{error.offset or 1}"
+        place = f"{name}:{error.lineno or 1}:{max(error.offset or 1, 1)}"
         version = ".".join(map(str, sys.version_info[:2]))
         raise SpecError(f"not valid Python: {error.msg}", place=place, remedy=_remedy(version)) from None
     except (ValueError, RecursionError, MemoryError) as error:

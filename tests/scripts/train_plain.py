@@ -1,9 +1,9 @@
 import json
 import random
+from pathlib import Path
 
 EPOCHS = 3
 
 if __name__ == "__main__":
     random.seed(0)
-    with open("metrics.json", "w") as file:
-        json.dump({"loss": random.random(), "epochs": EPOCHS}, file)
+    Path("metrics.json").write_text(json.dumps({"loss": random.random(), "epochs": EPOCHS}))

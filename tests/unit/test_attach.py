@@ -20,7 +20,7 @@ from builder.attach import attach
 from builder.checks.report import CheckResult, Report, remember_report, write_report
 from builder.cli.dispatch import run
 from builder.credentials import make_credentials
-from builder.errors import UsageError
+from builder.errors import ReadBackError, UsageError
 from builder.models import stores
 from builder.models.compare import diff
 from builder.models.local import FOLDER_VARIABLE, LocalStore
@@ -61,9 +61,23 @@ hub_token = "hf_private"
 FLAGS = ("--gpus=all", "--ipc=host", "--ulimit=memlock=-1")
 ENV = {"architecture": "resnet18", "HUB_TOKEN": "hf_env_private"}
 NAME = VersionName(model="pedestrian", version="v3")
-IMAGE = DockerImage(name="registry.example.com/a", tag="1", digest=f"sha256:{'ab' * 32}", flags=("--rm",))
+IMAGE = DockerImage(
+    name="registry.example.com/a",
+    tag="1",
+    digest=f"sha256:{'ab' * 32}",
+    flags=("--rm",),
+    env={"API_KEY": "private"},
+)
 OTHER_ID = f"sha256:{'0' * 64}"
-FIELDS = VersionFields(description="finds people", parameters={"epochs": 10}, image=IMAGE)
+FIELDS = VersionFields(
+    description="finds people",
+    framework="PYTORCH",
+    type="OBJECT_DETECTION",
+    labelmap={"0": "car", "1": "person"},
+    parameters={"epochs": 10},
+    image=IMAGE,
+)
+ODD_MANIFEST = json.dumps(baked().to_json() | {"parameters": []}).encode()
 Cli = Callable[..., Ended]
 
 
@@ -342,7 +356,7 @@ def test_an_image_of_someone_else_is_refused(project: Project, cli: Cli) -> None
     assert held() is None
 
 
-@pytest.mark.parametrize("manifest", [b"not json", b"[]", b"{}", b'{"contract": "1", "parameters": []}'])
+@pytest.mark.parametrize("manifest", [b"not json", b"[]", b"{}", ODD_MANIFEST])
 def test_a_baked_manifest_that_cannot_be_read_is_told(project: Project, cli: Cli, manifest: bytes) -> None:
     odd = push(f"{project.repository}:odd", [layer({"opt/trainpack/image.json": manifest})], LABELS)
     ended = cli("--create", "--force", "--image", odd.reference)
@@ -446,8 +460,7 @@ class LossyStore:
         self._fields, self._image = fields, image
 
     def _lossy(self, fields: VersionFields) -> VersionFields:
-        assert fields.image
-        image = fields.image.model_copy(update=self._image)
+        image = fields.image and fields.image.model_copy(update=self._image)
         return fields.model_copy(update={"image": image, **self._fields})
 
     def get_version(self, name: VersionName) -> ModelVersion:
@@ -465,40 +478,37 @@ class LossyStore:
 
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize(
-    ("loss", "named"),
+    ("fields", "image", "named"),
     [
-        (({"labelmap": None}, {}), ["labelmap.0", "labelmap.1"]),
-        (({"framework": None, "type": None}, {}), ["framework", "type"]),
-        (({"description": "other"}, {}), ["description"]),
-        (({"parameters": {"epochs": 10.5, "resume": None}}, {}), ["parameters.epochs"]),
-        (
-            ({"image": None}, {}),
-            ["image.name", "image.tag", "image.digest", "image.flags", "env.architecture"],
-        ),
-        (({}, {"digest": None}), ["image.digest"]),
-        (({}, {"flags": ("--gpus=all",)}), ["image.flags"]),
-        (({}, {"env": {"architecture": "resnet18"}}), ["env.HUB_TOKEN"]),
+        ({"labelmap": None}, {}, ["labelmap.0", "labelmap.1"]),
+        ({"framework": None, "type": None}, {}, ["framework", "type"]),
+        ({"description": "other"}, {}, ["description"]),
+        ({"parameters": {"epochs": 10.5}}, {}, ["parameters.epochs"]),
+        ({"image": None}, {}, ["env.API_KEY", "image.digest", "image.flags", "image.name", "image.tag"]),
+        ({}, {"digest": None}, ["image.digest"]),
+        ({}, {"flags": ()}, ["image.flags"]),
+        ({}, {"env": {}}, ["env.API_KEY"]),
     ],
 )
 def test_what_was_not_stored_is_found_and_named(
-    project: Project,
-    cli: Cli,
-    monkeypatch: pytest.MonkeyPatch,
-    loss: tuple[dict[str, Any], dict[str, Any]],
-    named: list[str],
-    existing: bool,
+    fields: dict[str, Any], image: dict[str, Any], named: list[str], existing: bool
 ) -> None:
+    store = LossyStore(fields, image)
     if existing:
-        with LocalStore() as store:
-            store.create_version(NAME, VersionFields())
-    monkeypatch.setattr(stores, "open_store", lambda name: LossyStore(*loss))
-    ended = cli("--create", "--json")
-    assert ended.code == 1
-    error = ended.json["error"]
-    assert all(field in error["message"] for field in named)
-    assert [field for field in named if not any(line.startswith(field) for line in error["details"])] == []
-    assert "written and read back" not in ended.output
-    assert "private" not in ended.output
+        store.create_version(NAME, VersionFields(image=IMAGE))
+    with pytest.raises(ReadBackError, match=f"not hold what was written: {', '.join(named)}$") as caught:
+        attach(store, NAME, FIELDS, create=True)
+    assert [line.partition(":")[0] for line in caught.value.details] == named
+    assert "private" not in str(caught.value.details)
+
+
+def test_a_write_that_was_not_stored_ends_with_1_and_no_word_of_success(
+    project: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "open_store", lambda name: LossyStore({"labelmap": None}, {}))
+    ended = cli("--create")
+    assert (ended.code, ended.stdout) == (1, "")
+    assert "labelmap.0: wrote 'car', read None" in ended.stderr
 
 
 def test_the_difference_is_announced_before_anything_is_written(tmp_path: Path) -> None:
@@ -522,7 +532,7 @@ def test_an_empty_table_or_text_and_none_are_the_same() -> None:
 
 def test_what_is_not_written_is_no_difference() -> None:
     (change,) = diff(FIELDS, VersionFields(framework="ONNX"))
-    assert (change.field, change.before, change.after) == ("framework", None, "ONNX")
+    assert (change.field, change.before, change.after) == ("framework", "PYTORCH", "ONNX")
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, True), (0, False), (1, "1"), (None, 0), ([1], [2])])

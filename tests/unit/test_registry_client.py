@@ -346,8 +346,18 @@ def test_an_answer_that_is_no_manifest_is_refused(body: bytes, message: str) -> 
         client(f"{host}/a/b:1").digest()
 
 
-def test_a_manifest_without_layers_is_refused() -> None:
-    body, headers = manifest_answer()
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"config": {}, "layers": []},
+        {"config": {"digest": 1}, "layers": []},
+        {"config": {"digest": "sha256:1"}, "layers": None},
+        {"config": {"digest": "sha256:1"}, "layers": [{}]},
+    ],
+)
+def test_a_manifest_without_config_or_layers_is_refused(parts: dict[str, object]) -> None:
+    body, headers = manifest_answer(**parts)
     with (
         scripted({"/v2/a/b/manifests/1": [(200, headers, body)]}) as (odd, _),
         pytest.raises(RegistryError, match="without config and layers"),
