@@ -449,13 +449,14 @@ def test_an_index_that_does_not_answer_is_not_a_fault_of_the_requirements(projec
     assert "s3cret" not in told(caught.value)
 
 
-def test_an_index_with_a_login_is_used_and_the_login_is_kept_nowhere(project: Project) -> None:
+@pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX"])
+def test_an_index_with_a_login_is_used_and_the_login_is_kept_nowhere(project: Project, variable: str) -> None:
     pure(project.wheels, "vision", "1.0")
     simple_index(project.wheels)
     project.require("vision")
     with served(project.wheels, login="user:s3cret") as index:
         url = f"{index.with_login('user', 's3cret')}/simple"
-        lock = project.lock(env=only(url))
+        lock = project.lock(env=only(index.address) | {variable: url})
         assert lock.packages[0].url == f"{index.address}/vision-1.0-py3-none-any.whl"
     text = (project.folder / FILE).read_text() + (project.folder / TOOLS_FILE).read_text()
     assert "s3cret" not in text

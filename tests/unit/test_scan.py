@@ -194,6 +194,13 @@ def test_names_and_options_follow_argparse(
     assert option_names(options(tmp_path, call)) == {name: (argument, negative)}
 
 
+def test_a_name_that_is_assigned_twice_is_no_constant(tmp_path: Path) -> None:
+    found = option(tmp_path, '"--x", type=int, default=N', before="N = 1\nN = cpus()")
+    assert found.default is None
+    again = option(tmp_path, '"--x", type=int, default=N', before="N = 1\nfor N in range(3):\n    pass")
+    assert again.default is None
+
+
 def test_a_store_false_option_is_true_by_default(tmp_path: Path) -> None:
     assert option(tmp_path, '"--no-cache", dest="cache", action="store_false"').default is True
 

@@ -356,6 +356,13 @@ def test_a_hostile_file_name_comes_through_or_is_refused_with_nothing_written(
         assert requirements(folder) == ["numpy"]
 
 
+def test_a_hostile_folder_name_stays_inside_its_comment(tmp_path: Path) -> None:
+    folder = tmp_path / "a\n[labelmap]\n0 = 'x'"
+    folder.mkdir()
+    spec, _ = wrap(source(folder, "import numpy\n"))
+    assert (spec.image.name, spec.labelmap) == ("a-labelmap-0-x", None)
+
+
 # The command
 
 
