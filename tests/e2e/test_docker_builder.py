@@ -160,11 +160,17 @@ def test_ctrl_c_while_building_ends_with_130_and_leaves_nothing_half_written(pro
     assert not [path.name for path in (project / ".trainpack").iterdir() if path.name.startswith("context.")]
 
 
+def mount_small(folder: Path, size: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk is a tmpfs, which only root can mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    mount_small(folder, "1m")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -186,7 +192,7 @@ def small_engine(tmp_path: Path, base_image: str) -> Iterator[dict[str, str]]:
     """An engine of its own that has the base and little room beside it."""
     # A path of its own, since a socket's may not be longer than 107 bytes.
     data = Path(tempfile.mkdtemp(prefix="engine-"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=520m", "tmpfs", data], check=True)
+    mount_small(data, "520m")
     host = f"unix://{data}/docker.sock"
     options = [
         f"--host={host}",
