@@ -8,7 +8,7 @@ from pathlib import Path
 from builder import bases
 from builder.builders.context import entrypoint_hash
 from builder.code import check_script_is_carried, read_code
-from builder.lock import is_locked, lock_project, read_lock
+from builder.lock.pylock import is_locked, lock_project, read_lock
 from builder.plan import BuildPlan, Inputs, base_name, make_plan
 from builder.revision import revision
 from builder.scan import option_names, scan_script

@@ -13,12 +13,13 @@ from platformdirs import user_cache_path
 
 from builder.errors import TrainpackError
 
+CACHE = "TRAINPACK_CACHE"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 
 def cache_folder() -> Path:
     """Where trainpack keeps what can be made again: `TRAINPACK_CACHE`, else the user's cache folder."""
-    named = os.environ.get("TRAINPACK_CACHE")
+    named = os.environ.get(CACHE)
     return Path(named) if named else user_cache_path("trainpack")
 
 

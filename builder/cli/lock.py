@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
-from builder.lock import FILE, TOOLS_FILE, Lock, lock_project, read_lock
+from builder.lock.pylock import FILE, TOOLS_FILE, Lock, lock_project, read_lock
 from builder.spec import load_spec
 
 app = typer.Typer(rich_markup_mode=None)

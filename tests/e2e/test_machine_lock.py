@@ -9,10 +9,10 @@ import pytest
 from packaging.utils import parse_wheel_filename
 
 from builder.bases import glibc_of
-from builder.lock import lock_project, read_lock
+from builder.lock.pylock import lock_project, read_lock
+from builder.lock.target import tags
 from builder.package_index import index_settings
 from builder.spec import TrainingSpec, parse_spec
-from builder.target import tags
 
 SPEC = '[image]\nname = "registry.example.com/a/b"\ntorch = "cpu"\n[run]\nscript = "train.py"\n'
 

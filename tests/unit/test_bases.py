@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from golden_files import assert_golden
 
-from builder import apt, bases, data
+from builder import apt, bases, data, tools
 from builder.bases import copy_rootfs, find_recipe, package_sources, render_dockerfile, upstream_reference
 from builder.errors import BuildError, EngineUnavailableError, UsageError
 from builder.plan import Base
@@ -23,7 +23,7 @@ CATALOGUE = bases.load_catalogue()
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(bases.CACHE, str(tmp_path))
+    monkeypatch.setenv(tools.CACHE, str(tmp_path))
     return tmp_path / "bases"
 
 

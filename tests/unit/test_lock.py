@@ -15,9 +15,9 @@ import pytest
 from commands import TRAINPACK, trainpack
 from tiny_index import environment, pure, sdist, served, simple_index, tree, wheel
 
-from builder.cuda import cuda_version, minimum_driver
 from builder.errors import LockError, TrainpackError
-from builder.lock import FILE, TOOLS_FILE, Lock, is_locked, lock_project, read_lock
+from builder.lock.cuda import cuda_version, minimum_driver
+from builder.lock.pylock import FILE, TOOLS_FILE, Lock, is_locked, lock_project, read_lock
 from builder.plan import Distribution
 from builder.spec import TrainingSpec, parse_spec
 

@@ -25,15 +25,15 @@ from packaging.pylock import (
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from builder.cuda import cuda_version, minimum_driver
 from builder.errors import LockError
+from builder.lock.cuda import cuda_version, minimum_driver
+from builder.lock.requirements import Line, Requirements, read_requirements
+from builder.lock.resolve import Resolver, mentions, version_of
+from builder.lock.target import markers, tags
+from builder.lock.torch_builds import FAMILY, fitting
 from builder.plan import Distribution
 from builder.records import Record
-from builder.requirements import Line, Requirements, read_requirements
-from builder.resolve import Resolver, mentions, version_of
 from builder.spec import ImageSpec, TrainingSpec
-from builder.target import markers, tags
-from builder.torch_builds import FAMILY, fitting
 from builder.workdir import write_all_atomically
 
 FILE = "pylock.toml"

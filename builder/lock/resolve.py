@@ -16,12 +16,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from builder.errors import LockError, TrainpackError
+from builder.lock.requirements import Requirements
+from builder.lock.target import tags, uv_platform
+from builder.lock.torch_builds import cpu_builds
 from builder.package_index import index_settings, redact, uv_arguments, uv_environment, without_credentials
-from builder.requirements import Requirements
 from builder.spec import ImageSpec
-from builder.target import tags, uv_platform
 from builder.tools import host_uv
-from builder.torch_builds import cpu_builds
 
 _UNREACHABLE = re.compile(
     r"error sending request|request failed after|failed to fetch|timed out|network connectivity is disabled"
