@@ -14,6 +14,7 @@ from commands import succeed
 from standin_container import StandinContainer
 
 from builder import apt, bases
+from builder.bases import catalogue
 from builder.engine import buildkit_cli
 from builder.plan import Base
 
@@ -57,7 +58,7 @@ def upstream(base: Base, registry: str, tmp_path_factory: pytest.TempPathFactory
     # A tag of its own, so that the base of the other tests stays what it is.
     changed = {**bases.load_catalogue().model_dump(), "revision": 999}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bases, "load_catalogue", lambda: bases.Catalogue.model_validate(changed))
+        patch.setattr(catalogue, "load_catalogue", lambda: bases.Catalogue.model_validate(changed))
         patch.setenv(bases.UPSTREAM_PREFIX, f"{registry}/library")
         patch.setenv(apt.MIRROR, mirrors["bookworm"])
         return bases.build_base("cpu", "3.11", "linux/amd64", "auto")
@@ -72,6 +73,7 @@ def image(request: pytest.FixtureRequest) -> str:
 
 def test_each_way_says_where_the_system_came_from(base: Base, upstream: Base) -> None:
     assert upstream.source == "upstream"
+    assert upstream.reference != base.reference
     assert upstream.image_id != base.image_id
 
 
