@@ -129,10 +129,11 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
         put(container, entries)
         code = _follow(container, stopper, workspace, (stdout, stderr))
         left_out = _collect(container, output)
-        workspace.keep = code != 0
+        result = _read_json(output / "result.json")
+        workspace.keep = code != 0 and _may_hold_work(result)
         return RunOutcome(
             exit_code=code,
-            result=_read_json(output / "result.json"),
+            result=result,
             failure=_read_json(output / "failure.json"),
             output=output,
             volume=workspace.name if workspace.keep else None,
@@ -354,6 +355,11 @@ def _collect(container: Container, output: Path) -> tuple[str, ...]:
         )
     except OSError as error:
         raise TrainpackError(f"the outputs cannot be written: {error.strerror}", place=str(output)) from None
+
+
+def _may_hold_work(result: dict[str, Any] | None) -> bool:
+    """Whether the script ran, as far as the container could still tell."""
+    return result is None or result.get("script_exit_code") is not None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -117,6 +117,13 @@ def test_the_exit_code_is_the_scripts_and_the_workspace_is_kept_and_named(
     client().volumes.get(outcome.volume).remove()
 
 
+@pytest.mark.usefixtures("nothing_left")
+def test_a_run_that_never_started_the_script_leaves_no_volume(contract_image: str, tmp_path: Path) -> None:
+    request = RunRequest(image=contract_image, output=tmp_path, parameters={"epochs": "many"})
+    outcome = run_container(request, stdout=io.BytesIO(), stderr=io.BytesIO(), tell=lambda line: None)
+    assert (outcome.exit_code, outcome.volume) == (78, None)
+
+
 def test_an_unknown_parameter_ends_with_78(run: Run) -> None:
     outcome = run(parameters={"epoch": "1"})
     assert outcome.exit_code == 78
