@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,9 +84,12 @@ def build_service(name: str, base: str, sources: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def registry(docker_services: Any) -> str:
+def registry(docker_services: Any, engine: docker.DockerClient) -> Iterator[str]:
     """`127.0.0.1:port` of an image registry, shared by the tests of a session: use names of your own."""
-    return _address(docker_services, "registry", 5000, "/v2/")
+    address = _address(docker_services, "registry", 5000, "/v2/")
+    yield address
+    for tag in [tag for image in engine.images.list() for tag in image.tags if tag.startswith(f"{address}/")]:
+        engine.images.remove(tag, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -29,12 +29,14 @@ VALUE = 'a "b" $HOME \\ back'
 
 
 @pytest.fixture
-def project(tmp_path: Path, base_image: str) -> Path:
+def project(tmp_path: Path, base_image: str) -> Iterator[Path]:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "train.py").write_text("print('training')\n", encoding="utf-8")
     (folder / "trainpack.toml").write_text(SPEC.format(image="", value=VALUE), encoding="utf-8")
-    return folder
+    yield folder
+    if (folder / ".trainpack/last-build.json").exists():
+        docker.from_env().images.remove(str(image_of(folder).id), force=True)
 
 
 def image_of(project: Path) -> Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 from commands import Ended, succeed, trainpack
 from picsellia_standin import Standin
@@ -70,7 +71,10 @@ def train(project: Path, platform: Standin, experiment: str, *extra: str, token:
         "TRAINPACK_CONNECT_TIMEOUT": "20",
     }
     passed = [word for name in env for word in ("--env", name)]
-    return trainpack(project, "run", "--network", "host", *passed, "--json", *extra, env=env)
+    ended = trainpack(project, "run", "--network", "host", *passed, "--json", *extra, env=env)
+    if volume := ended.json.get("volume"):
+        docker.from_env().volumes.get(volume).remove()
+    return ended
 
 
 def test_attach_writes_every_field_and_reads_it_back(project: Path, platform: Standin) -> None:
