@@ -202,8 +202,8 @@ class LocalStore:
             self._connection.execute(f"PRAGMA user_version = {number + 1}")
 
     def _use_wal(self) -> None:
-        # The switch ignores the busy timeout. Losing the race costs nothing: whoever holds the lock is
-        # switching too, or the next to open the store does it, and either journal keeps every write.
+        # Where two switch at once, SQLite fails one of them without the busy timeout. Losing costs nothing:
+        # the other does it, or the next to open the store, and either journal keeps every write.
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:

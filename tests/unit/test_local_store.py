@@ -182,6 +182,24 @@ def test_processes_that_open_a_new_store_at_once_all_use_it(tmp_path: Path) -> N
         assert len(list(store.versions())) == PROCESSES
 
 
+def test_a_store_that_cannot_switch_its_journal_now_opens_and_switches_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BUSY_SECONDS", 0.1)
+    with LocalStore(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as reader:
+        reader.execute("PRAGMA journal_mode = DELETE")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM models").fetchone()
+        with LocalStore(tmp_path) as store:
+            assert list(store.versions()) == []
+        reader.execute("COMMIT")
+        assert reader.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with LocalStore(tmp_path), closing(sqlite3.connect(tmp_path / DATABASE)) as reader:
+        assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_store_is_whole_after_a_kill_and_holds_every_write_that_returned(tmp_path: Path) -> None:
     with LocalStore(tmp_path) as store:
         store.create_version(NAME, VersionFields())
