@@ -1,6 +1,6 @@
 # Everything a fresh Debian 12 machine needs is installed by these targets; what already runs is used as it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden bench clean
+.PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden faults bench clean
 
 PYTEST := .venv/bin/pytest --quiet --numprocesses=auto --maxprocesses=4
 
@@ -42,6 +42,9 @@ e2e: base ## Run the tests with a real engine, a real registry and the real SDK.
 
 golden: setup ## Rewrite the golden files; read the difference before you commit it.
 	@UPDATE_GOLDEN=1 $(PYTEST) tests/unit -k golden
+
+faults: base ## Run every fault of a run with real containers, and rewrite docs/faults.md.
+	@PYTHONPATH=tests .venv/bin/python -m faults
 
 bench: setup engine ## Run the benchmarks and print their tables.
 	@for benchmark in benchmarks/*.py; do .venv/bin/python $$benchmark || exit 1; done
