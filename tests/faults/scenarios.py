@@ -1,4 +1,4 @@
-"""The faults, as data: what the script does, what is done to it and its platform, and what must come of it."""
+"""The faults as data: what the script does, what is done to it and its platform, what must come of it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Ending(NamedTuple):
     log: str = EVERY_LINE
 
 
+SUCCEEDED = Ending()
 FAILED = Ending(1, "script", "FAILED", "FAILED")
 PREEMPTED = Ending(143, "signal", "TERMINATED", "FAILED")
 UNHEARD = Ending(74, "platform", "RUNNING", "RUNNING", IN_THE_WORKSPACE, WHAT_WAS_SENT)
@@ -59,7 +60,7 @@ class Scenario:
     """
 
     name: str
-    ending: Ending = Ending()
+    ending: Ending = SUCCEEDED
     do: str = "train"
     before: Callable[[Standin], None] = nothing
     act: Callable[[Stage], None] = nothing
