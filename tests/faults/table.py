@@ -26,8 +26,9 @@ TEXT = """\
 # What comes of a fault
 
 Every row is a real container of a real image, with the unmodified Picsellia SDK in it, whose platform is
-played by the strict stand-in of the tests. `make faults` runs them all and rewrites this file; `make test` runs
-them all and fails when one no longer does what is written here. `tests/faults/scenarios.py` says what each does.
+played by the strict stand-in of the tests. `make faults` runs them all and rewrites this file; `make test`
+runs them all and fails when one no longer does what is written here. `tests/faults/scenarios.py` says what
+each does.
 Exit codes and causes: [contract.md](contract.md#exit-codes).
 
 """
