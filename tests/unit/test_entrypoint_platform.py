@@ -17,7 +17,7 @@ from trainpack_entrypoint.schema import Parameter
 
 EPOCHS = Parameter("epochs", type="int", default=10)
 SIZE = Parameter("image_size", type="int", default=64)
-IMPATIENT = "import trainpack_entrypoint.platform as platform; platform.PATIENCE = 0.3"
+IMPATIENT = "import trainpack_entrypoint.transport as transport; transport.PATIENCE = 0.3"
 
 
 @pytest.fixture

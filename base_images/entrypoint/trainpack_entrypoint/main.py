@@ -23,6 +23,7 @@ from trainpack_entrypoint.sources import environment_source, mounted_sources
 if TYPE_CHECKING:
     from trainpack_entrypoint.platform import Platform
     from trainpack_entrypoint.relay import Relay
+    from trainpack_entrypoint.reporting import Reporter
 
 GRACE_SECONDS = 7.0
 _PLATFORM = ("experiment_id", "experiment_name", "job_id")
@@ -51,6 +52,7 @@ class _Run:
         self.report = Report(digest=environment.get("TRAINPACK_IMAGE_DIGEST"))
         self.lines = Lines(None)
         self.platform: Platform | None = None
+        self.reporter: Reporter | None = None
         self.relay: Relay | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
         self.metrics: list[dict[str, Any]] = []
@@ -121,16 +123,18 @@ class _Run:
     def connect(self, manifest: Manifest, timeout: float, problems: list[str]) -> None:
         from trainpack_entrypoint.platform import connect, settings_of
         from trainpack_entrypoint.relay import Relay
+        from trainpack_entrypoint.reporting import Reporter
 
         settings = settings_of(self.environment, problems)
         if settings is None:
             return
-        platform = self.platform = connect(settings, timeout, self.say)
-        self.relay = Relay(platform.send, self.paths.workspace)
+        self.platform = connect(settings, timeout, self.say)
+        reporter = self.reporter = Reporter(self.platform)
+        self.relay = Relay(reporter.send, self.paths.workspace)
         self.lines.deliver = self.relay.add
         image = {"image": manifest.name, "version": manifest.version, "lock": manifest.lock}
         image |= {"revision": manifest.revision or "", "digest": self.report.digest or ""}
-        if problem := platform.log_image(image):
+        if problem := reporter.log_image(image):
             self.say(f"warning: {problem}")
 
     def lay_out(self, manifest: Manifest, merged: Merged) -> None:
@@ -155,8 +159,8 @@ class _Run:
             self.collect(self.report.manifest)
         self.write_report()
         self.tell()
-        if self.platform:
-            self.tell_platform(self.platform)
+        if self.reporter:
+            self.tell_platform(self.reporter)
             self.write_report()
 
     def collect(self, manifest: Manifest) -> None:
@@ -183,31 +187,31 @@ class _Run:
         else:
             self.say(report.message)
 
-    def tell_platform(self, platform: Platform) -> None:
+    def tell_platform(self, reporter: Reporter) -> None:
         # Who sends a signal kills soon after: what must be known is told before what takes long.
         is_preempted = self.report.received is not None
-        problems = platform.finish(self.report.status) if is_preempted else []
-        problems += platform.store(self.paths.outputs, self.report.outputs.files)
-        for problem in platform.log_metrics(self.metrics):
+        problems = reporter.finish(self.report.status) if is_preempted else []
+        problems += reporter.store(self.paths.outputs, self.report.outputs.files)
+        for problem in reporter.log_metrics(self.metrics):
             self.say(f"warning: {problem}")
         if problems:
             self.fail(
-                RunError("platform", f"{platform.host} does not hold every output", problems, code=UNSAVED)
+                RunError("platform", f"{reporter.host} does not hold every output", problems, code=UNSAVED)
             )
         if self.relay and not self.relay.close(FLUSH_SECONDS):
             self.relay = None
             self.say("warning: the platform does not hold the whole log")
-        platform.send_exit_code(self.report.exit_code)
-        if not is_preempted and (problems := platform.finish(self.report.status)):
+        reporter.send_exit_code(self.report.exit_code)
+        if not is_preempted and (problems := reporter.finish(self.report.status)):
             self.fail(
                 RunError(
-                    "platform", f"{platform.host} does not know how the run ended", problems, code=UNSAVED
+                    "platform", f"{reporter.host} does not know how the run ended", problems, code=UNSAVED
                 )
             )
 
     def write_report(self) -> None:
-        if self.platform:
-            self.report.experiment = self.platform.experiment
+        if self.reporter:
+            self.report.experiment = self.reporter.experiment
         try:
             self.report.write(self.paths, self.lines.tail, self.redactor)
         except OSError as error:
