@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import socket
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from trainpack_entrypoint.schema import Parameter
 
 EPOCHS = Parameter("epochs", type="int", default=10)
 SIZE = Parameter("image_size", type="int", default=64)
-IMPATIENT = "import trainpack_entrypoint.transport as transport; transport.PATIENCE = 0.3"
+IMPATIENT = {"TRAINPACK_SAVE_TIMEOUT": "0.3"}
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_an_experiment_is_found_by_name_in_every_form(
     assert finals(platform.experiments[experiment]) == ["SUCCESS"]
 
 
-def test_outputs_are_artifacts_named_by_path_and_byte_identical(
+def test_a_file_is_an_artifact_and_a_folder_an_archive_with_all_its_levels(
     platform: Standin, container: ContainerRoot
 ) -> None:
     container.script(r"""
@@ -108,18 +110,29 @@ def test_outputs_are_artifacts_named_by_path_and_byte_identical(
         from pathlib import Path
         Path("runs/best").mkdir(parents=True)
         Path("runs/best/model.pt").write_bytes(bytes(range(256)) * 100)
+        Path("runs/a/b/c/d").mkdir(parents=True)
+        Path("runs/a/b/c/d/deep").write_text("deep")
         Path("model.pt").write_bytes(b"other")
+        Path("runs.zip").write_bytes(b"no archive")
         Path("empty").touch()
+        os.utime("runs/best/model.pt", (0, 0))
     """)
     experiment = platform.add_experiment("traffic", "first")
     ended = container.run(env=environment(platform, experiment))
     assert ended.code == 0, ended.told
     artifacts = platform.experiments[experiment].artifacts
-    assert {name: file.data for name, file in artifacts.items()} == {
-        "runs/best/model.pt": bytes(range(256)) * 100,
-        "model.pt": b"other",
-        "empty": b"",
-    }
+    archive = artifacts.pop("runs")
+    assert archive.filename == "runs.zip"
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as opened:
+        assert {name: opened.read(name) for name in opened.namelist()} == {
+            "best/model.pt": bytes(range(256)) * 100,
+            "a/b/c/d/deep": b"deep",
+        }
+        assert {member.compress_type for member in opened.infolist()} == {zipfile.ZIP_STORED}
+    files = {"model.pt": b"other", "runs.zip": b"no archive", "empty": b""}
+    assert {name: file.data for name, file in artifacts.items()} == files
+    assert {file.filename for file in artifacts.values()} == set(files)
+    assert list((container.root / "workspace/tmp").iterdir()) == []
 
 
 def test_metrics_and_the_image_are_logged(platform: Standin, container: ContainerRoot) -> None:
@@ -295,7 +308,7 @@ def test_outputs_that_cannot_be_stored_end_with_74_and_stay(
     container.script("open('model.pt', 'w').write('x'); open('other.pt', 'w').write('y')")
     experiment = platform.add_experiment("traffic", "first")
     platform.fail("POST", r"/artifacts$", status=500, times=None)
-    ended = container.run(env=environment(platform, experiment), setup=IMPATIENT)
+    ended = container.run(env=environment(platform, experiment) | IMPATIENT)
     assert ended.code == 74
     assert ended.failure["cause"] == "platform"
     assert [problem.split(":")[0] for problem in ended.failure["problems"]] == [
@@ -313,7 +326,7 @@ def test_a_failed_script_keeps_its_code_when_outputs_cannot_be_stored(
     container.script("open('model.pt', 'w').write('x'); raise SystemExit(5)")
     experiment = platform.add_experiment("traffic", "first")
     platform.fail("POST", r"/artifacts$", status=500, times=None)
-    assert container.run(env=environment(platform, experiment), setup=IMPATIENT).code == 5
+    assert container.run(env=environment(platform, experiment) | IMPATIENT).code == 5
 
 
 def test_a_token_revoked_during_the_run_is_told_and_ends_with_74(
@@ -321,8 +334,8 @@ def test_a_token_revoked_during_the_run_is_told_and_ends_with_74(
 ) -> None:
     container.script("print('ready', flush=True); input(); open('model.pt', 'w').write('x')")
     experiment = platform.add_experiment("traffic", "first")
-    setup = IMPATIENT + "; import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.3"
-    env = environment(platform, experiment)
+    setup = "import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.3"
+    env = environment(platform, experiment) | IMPATIENT
     process = container.start(env=env, setup=setup, stdin=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdin is not None

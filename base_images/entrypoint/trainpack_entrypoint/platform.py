@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.platform_inputs import read_inputs
 from trainpack_entrypoint.sources import Source
+from trainpack_entrypoint.statuses import set_experiment_status, set_job_status
 from trainpack_entrypoint.transport import TIMEOUTS, is_permanent, new_session, reason
 
 DEFAULT_HOST = "https://app.picsellia.com"
@@ -158,9 +159,7 @@ class Platform:
 
     def set_running(self) -> None:
         """Say that the run has begun."""
-        from picsellia.types.enums import JobRunStatus
-
         if self.experiment is not None:
-            self.experiment.update(status="RUNNING")
+            set_experiment_status(self.experiment, "RUNNING")
         if self.job is not None:
-            self.job.update_job_run_with_status(JobRunStatus.RUNNING)
+            set_job_status(self.job, "RUNNING")
