@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from container_root import ContainerRoot, Ended
-from picsellia_standin import Experiment, Standin
+from picsellia_standin import Standin
+from platform_runs import environment, finals
 from trainpack_entrypoint.manifest import Run
 from trainpack_entrypoint.schema import Parameter
 
@@ -34,21 +35,6 @@ def container(tmp_path: Path) -> ContainerRoot:
     container.bake(parameters=[EPOCHS, SIZE], labelmap={"0": "baked"})
     container.script("import sys; print(sys.argv[1:])")
     return container
-
-
-def environment(platform: Standin, experiment: str | None, **more: str) -> dict[str, str]:
-    env = {"api_token": platform.token, "host": platform.url, "organization_id": platform.organization_id}
-    return env | ({"experiment_id": experiment} if experiment else {}) | more
-
-
-def finals(experiment: Experiment) -> list[str]:
-    """Every status after the first RUNNING."""
-    assert experiment.statuses[0] == "RUNNING"
-    return experiment.statuses[1:]
-
-
-def writes(platform: Standin) -> list[str]:
-    return [request.path for request in platform.requests if request.method != "GET"]
 
 
 def test_parameters_and_labelmap_come_from_the_experiment_and_its_base_version(

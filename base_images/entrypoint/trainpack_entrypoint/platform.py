@@ -15,7 +15,7 @@ from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.platform_inputs import read_inputs
 from trainpack_entrypoint.sources import Source
 from trainpack_entrypoint.statuses import set_experiment_status, set_job_status
-from trainpack_entrypoint.transport import TIMEOUTS, is_permanent, new_session, reason
+from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, new_session, reason
 
 DEFAULT_HOST = "https://app.picsellia.com"
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -66,7 +66,7 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
     """
     # Else the SDK prints to stdout, which belongs to the script.
     os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = "1"
-    deadline, pause, told = time.monotonic() + timeout, 0.5, False
+    deadline, backoff, told = time.monotonic() + timeout, Backoff(), False
     while True:
         try:
             return _attempt(settings, min(timeout, TIMEOUTS[0]))
@@ -75,19 +75,18 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
             _raise_if_final(error, settings, timeout, left)
             if not told:
                 say(f"{settings.host} does not answer, trying for {timeout:g} s: {reason(error)}")
-        told = True
-        time.sleep(min(pause, max(left, 0)))
-        pause = min(2 * pause, 10.0)
+            told = True
+            time.sleep(min(backoff.after(error), left))
 
 
 def _raise_if_final(error: Exception, settings: Settings, timeout: float, left: float) -> None:
     from picsellia.exceptions import PicselliaError
     from requests import RequestException
 
-    if is_permanent(error):
-        raise RunError("configuration", f"{settings.host} refused: {reason(error)}") from None
     if not isinstance(error, PicselliaError | RequestException):
         raise error
+    if is_permanent(error):
+        raise RunError("configuration", f"{settings.host} refused: {reason(error)}") from None
     if left <= 0:
         message = f"{settings.host} did not answer within {timeout:g} s: {reason(error)}"
         raise RunError("platform", message) from None
@@ -112,7 +111,7 @@ def _attempt(settings: Settings, timeout: float) -> Platform:
 
 
 def _probe(session: Any, settings: Settings, timeout: float) -> None:
-    """Ask once, shortly: the SDK itself would try an address where nobody listens for 8 s."""
+    """Ask once, for no longer than there is time."""
     from urllib.parse import urljoin
 
     import requests

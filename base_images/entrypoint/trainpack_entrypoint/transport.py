@@ -36,7 +36,7 @@ def new_session() -> Any:
             if "Authorization" not in request.headers or "/api/object-storage/" in (request.url or ""):
                 failure = requests.ConnectionError
             try:
-                response = super().send(request, **options | {"timeout": TIMEOUTS})
+                response = super().send(request, **options | {"timeout": _shorter(options.get("timeout"))})
             except requests.ConnectionError as error:
                 raise failure(error, request=request) from None
             if response.status_code == 429 or response.status_code >= 500:
@@ -44,6 +44,12 @@ def new_session() -> Any:
             return response
 
     return Patient()
+
+
+def _shorter(timeout: Any) -> tuple[float, float]:
+    # The SDK waits five minutes for an answer; a container that is about to end has no such time.
+    asked = timeout if isinstance(timeout, int | float) else TIMEOUTS[1]
+    return min(asked, TIMEOUTS[0]), min(asked, TIMEOUTS[1])
 
 
 def _told(response: Any) -> str:
