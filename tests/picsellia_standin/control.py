@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .routes import Call, Raw, Route
-from .schemas import BOOLEAN, COUNT, NAME, STRING_MAP, Field, is_number, nullable, optional
+from .schemas import BOOLEAN, COUNT, NAME, STRING_MAP, Field, is_number, nullable, one_of, optional
 from .storage import uploaded
 
 _ENTRIES = Field("a list of objects", lambda value: isinstance(value, list))
@@ -29,6 +29,10 @@ def _delay(call: Call) -> dict[str, Any]:
     return {}
 
 
+def _revoke(call: Call) -> dict[str, str]:
+    return {"token": call.state.revoke()}
+
+
 def _object(call: Call) -> Raw:
     content = uploaded(call.state, call.ids["object"])
     return Raw(200, content, {"Content-Type": "application/octet-stream"})
@@ -42,6 +46,7 @@ _FAULT = {
     "headers": optional(STRING_MAP),
     "after": optional(BOOLEAN),
     "message": optional(NAME),
+    "cut": optional(one_of(["request", "answer"])),
 }
 ROUTES = (
     Route("GET", "/_standin/state", _state, public=True),
@@ -60,5 +65,6 @@ ROUTES = (
         body={"seconds": Field("a number of seconds", is_number)},
         public=True,
     ),
+    Route("POST", "/_standin/revoke", _revoke, public=True),
     Route("GET", "/_standin/objects/{object:path}", _object, public=True),
 )

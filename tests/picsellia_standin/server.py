@@ -68,16 +68,36 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self) -> None:
         """Answer one request: delay, injected failure, the route, the record of it."""
         state, path = self.server.state, unquote(urlsplit(self.path).path)
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        if self._is_cut(path, "request"):
+            self.rfile.read(length // 2)
+            self._drop()
+            return
+        content = self.rfile.read(length)
         if state.delay and not path.startswith("/_standin/"):
             time.sleep(state.delay)
         with state.lock:
             answer = self._answer(state, path, content)
             if not path.startswith("/_standin/"):
                 state.requests.append(Request(self.command, path, answer.status))
-        self._send(answer)
+        if self._is_cut(path, "answer"):
+            answer = Raw(answer.status, answer.content[: len(answer.content) // 2], answer.headers)
+            self._send(answer, missing=max(len(answer.content), 1))
+            self._drop()
+        else:
+            self._send(answer)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond  # noqa: N815
+
+    def _is_cut(self, path: str, what: str) -> bool:
+        state = self.server.state
+        with state.lock:
+            return not path.startswith("/_standin/") and bool(state.take_fault(self.command, path, cut=what))
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, state: State, path: str, content: bytes) -> Raw:
         if failed := self._injected(state, path, after=False):
@@ -111,16 +131,15 @@ class Handler(BaseHTTPRequestHandler):
         result = route.answer(Call(state, ids, query, body, base, content, headers))
         return result if isinstance(result, Raw) else _as_json(route.status, result)
 
-    def _send(self, answer: Raw) -> None:
+    def _send(self, answer: Raw, missing: int = 0) -> None:
         if answer.status == 0:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._drop()
             return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         if answer.status != 204:
-            self.send_header("Content-Length", str(len(answer.content)))
+            self.send_header("Content-Length", str(len(answer.content) + missing))
         self.end_headers()
         if answer.status != 204:
             self.wfile.write(answer.content)
