@@ -27,7 +27,8 @@ class Signals:
     """What a signal to the container does.
 
     Before the script is started a stopping signal ends the run at once; while it runs, it is forwarded to
-    the script's process group, which gets SIGKILL after the grace; afterwards it changes nothing.
+    the script's process group, which gets SIGKILL after the grace; afterwards it changes nothing. Each is
+    forwarded once: a handler that is saving would be interrupted by itself, and tear its own file.
 
     Attributes:
         received: The first stopping signal, as a number.
@@ -36,6 +37,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self.grace = 0.0
+        self._forwarded: set[int] = set()
         self._group: int | None = None
         self._is_starting = False
         self._is_early = True
@@ -79,8 +81,11 @@ class Signals:
         self._forward(number)
 
     def _forward(self, number: int) -> None:
+        if self._group is None or number in self._forwarded:
+            return
+        self._forwarded.add(number)
         self._send(number)
-        if self._group is None or signal.getitimer(signal.ITIMER_REAL)[0]:
+        if signal.getitimer(signal.ITIMER_REAL)[0]:
             return
         # A timer, not the copying loop: a reader that is slow to take output must not prolong the grace.
         signal.setitimer(signal.ITIMER_REAL, max(self.grace, 0.001))
