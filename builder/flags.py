@@ -86,6 +86,13 @@ def normalise_flags(flags: str | Iterable[str], allow: Sequence[str] = ()) -> tu
     return tuple(sorted(result.values()))
 
 
+def gpus_of(flags: Iterable[str]) -> str | None:
+    """What canonical flags say of GPUs: `all`, a number or `device=0,1`; None when they ask for none."""
+    values = (flag.partition("=")[2] for flag in flags if flag.startswith("--gpus="))
+    # docker wants a list of devices in quotes, which it reads as CSV.
+    return next((value.strip('"') for value in values), None)
+
+
 def _split(text: str) -> list[str]:
     # Verbatim where possible: `--gpus="device=0,1"` needs its double quotes, the engine reads them as CSV.
     if not re.search(r"[\s'\\]", text):

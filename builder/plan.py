@@ -15,6 +15,7 @@ from trainpack_entrypoint.manifest import Gpu, Manifest, Run
 from trainpack_entrypoint.schema import Parameter
 
 from builder import __version__
+from builder.flags import gpus_of
 from builder.records import Record
 from builder.reference import Reference
 from builder.spec import TrainingSpec
@@ -231,6 +232,8 @@ def _manifest(spec: TrainingSpec, inputs: Inputs) -> Manifest:
         data=dict(spec.data),
         outputs_exclude=spec.outputs.exclude,
         gpu=Gpu(inputs.cuda, inputs.driver) if inputs.cuda and inputs.driver else None,
+        gpus=gpus_of(spec.run.flags),
+        packages={package.name: package.version for package in inputs.packages},
     )
 
 

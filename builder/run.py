@@ -41,7 +41,9 @@ from builder.containers import (
 )
 from builder.engine import has_gpu, is_local
 from builder.errors import EngineError, SpecError, TrainpackError, UsageError
+from builder.flags import gpus_of
 from builder.models.records import DIGEST_VARIABLE, ModelVersion
+from builder.plan import BuiltImage
 from builder.records import Record
 
 GRACE = 60
@@ -115,7 +117,8 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
     """
     entries = input_entries(request)
     image = find_image(request.image)
-    options = _host(request, tell) | {"environment": _environment(request, image.digest)}
+    gpus = _gpus(request, tell)
+    options = _host(request, gpus) | {"environment": _environment(request, image, gpus)}
     output = _empty_folder(request.output)
     with ExitStack() as stack:
         stack.enter_context(engine_errors(request.image))
@@ -204,18 +207,17 @@ def _binds(data: dict[str, Path]) -> list[Mount]:
     ]
 
 
-def _environment(request: RunRequest, digest: str | None) -> dict[str, str]:
-    known = {DIGEST_VARIABLE: digest} if digest else {}
+def _environment(request: RunRequest, image: BuiltImage, gpus: str | None) -> dict[str, str]:
+    known = {"TRAINPACK_IMAGE": image.reference, "TRAINPACK_GPUS": gpus or "none"}
+    known |= {DIGEST_VARIABLE: image.digest} if image.digest else {}
     parameters = {f"TRAINPACK_SET_{name}": value for name, value in request.parameters.items()}
     return known | request.env | parameters | {"TRAINPACK_GRACE": str(request.grace)}
 
 
-def _host(request: RunRequest, tell: Tell) -> dict[str, Any]:
+def _host(request: RunRequest, gpus: str | None) -> dict[str, Any]:
     options = host_options(request.flags)
-    asked = gpu_request(request.gpus) if request.gpus else None
-    gpus = _gpus(request, tell)
     if gpus:
-        options["device_requests"] = [asked or gpu_request(gpus)]
+        options["device_requests"] = [gpu_request(gpus)]
     elif options.get("runtime") == "nvidia":
         del options["runtime"]
     if request.network:
@@ -224,7 +226,11 @@ def _host(request: RunRequest, tell: Tell) -> dict[str, Any]:
 
 
 def _gpus(request: RunRequest, tell: Tell) -> str | None:
-    flagged = next((flag.partition("=")[2] for flag in request.flags if flag.startswith("--gpus=")), None)
+    """What the container really gets."""
+    flagged = gpus_of(request.flags)
+    if request.gpus:
+        # What is malformed is told as that, on a host without GPUs too.
+        gpu_request(request.gpus)
     if not (request.gpus or flagged) or has_gpu():
         return request.gpus or flagged
     if request.gpus:

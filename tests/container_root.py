@@ -63,6 +63,8 @@ class ContainerRoot:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What the entrypoint is started by.
+        self.prefix: tuple[str, ...] = ()
         for folder in ("opt/app", "opt/venv/bin", "opt/trainpack", "workspace"):
             (root / folder).mkdir(parents=True)
         (root / "opt/venv/bin/python").symlink_to(sys.executable)
@@ -108,7 +110,7 @@ class ContainerRoot:
     def command(self, *arguments: str, setup: str = "") -> list[str]:
         """The entrypoint as a command."""
         driver = DRIVER.format(entrypoint=str(ENTRYPOINT), setup=setup, root=str(self.root))
-        return [sys.executable, "-I", "-c", driver, *arguments]
+        return [*self.prefix, sys.executable, "-I", "-c", driver, *arguments]
 
     def start(
         self, *arguments: str, env: Mapping[str, str] | None = None, setup: str = "", **options: Any

@@ -185,6 +185,8 @@ class Context:
                 target: stack.enter_context(temporary_volume(name)) for name, target in _VOLUMES.items()
             }
             mounts = [*mounts, *(Mount(target, volume) for target, volume in volumes.items())]
+            # No check is given a GPU; an image whose flags ask for one would rightly refuse to start.
+            options = {**options, "environment": {"TRAINPACK_GPUS": "none", **options.get("environment", {})}}
             container = stack.enter_context(created(self.image.image_id, mounts=mounts, **options))
             put(container, inputs)
             yield container

@@ -41,8 +41,10 @@ def open_container() -> Iterator[ContainerRoot]:
 
 def run_as_somebody(container: ContainerRoot) -> Ended:
     """Run under a uid without a name, where we may; as ourselves otherwise."""
+    # Loaded while they can be read: a checkout in somebody's home is not open to every uid.
     setup = f"""
-import hashlib, os, trainpack_entrypoint.main
+import hashlib, os, shlex, trainpack_entrypoint.main
+import trainpack_entrypoint.diagnosis, trainpack_entrypoint.repeat
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({SOMEBODY})

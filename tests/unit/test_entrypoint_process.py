@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -82,13 +84,13 @@ def test_a_broken_pipe_ends_a_scripts_pipeline_as_it_would_anywhere(container: C
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_reaches_the_script_whose_save_is_collected(container: ContainerRoot, name: str) -> None:
     container.script(f"""
-        import signal, sys, time, pathlib
+        import os, pathlib, signal, sys, time
         def save(number, frame):
             print("saving")
             pathlib.Path("checkpoint.pt").write_text("weights")
             sys.exit(0)
         signal.signal(signal.{name}, save)
-        print("ready", flush=True)
+        os.write(1, b"ready\\n")
         while True:
             time.sleep(0.01)
     """)
@@ -107,9 +109,9 @@ def test_a_signal_reaches_the_script_whose_save_is_collected(container: Containe
 
 def test_a_script_that_ignores_sigterm_is_killed_after_the_grace(container: ContainerRoot) -> None:
     container.script("""
-        import signal, time
+        import os, signal, time
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print("ready", flush=True)
+        os.write(1, b"ready\\n")
         while True:
             time.sleep(0.01)
     """)
@@ -121,36 +123,71 @@ def test_a_script_that_ignores_sigterm_is_killed_after_the_grace(container: Cont
     assert ended.result["status"] == "preempted"
 
 
-def test_a_second_signal_changes_nothing(container: ContainerRoot) -> None:
+def test_a_second_sigterm_does_not_disturb_the_scripts_save(container: ContainerRoot) -> None:
+    # The save is what people write: a second run of the handler would tear the first one's file.
     container.script("""
-        import pathlib, signal, sys, time
-        count = 0
-        def note(number, frame):
-            global count
-            count += 1
-            print("signal", count, flush=True)
-            if count == 2:
-                sys.exit(5)
-        signal.signal(signal.SIGTERM, note)
-        print("ready", flush=True)
+        import os, signal, sys, time
+        def save(number, frame):
+            with open("checkpoint.pt", "w") as file:
+                file.write("weights " * 1000)
+                os.write(1, b"saving\\n")
+                os.read(0, 1)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, save)
+        signal.signal(signal.SIGUSR1, lambda number, frame: os.write(1, b"noted\\n"))
+        os.write(1, b"ready\\n")
         while True:
             time.sleep(0.01)
     """)
-    process = started(container)
-    process.send_signal(signal.SIGTERM)
+    process = container.start(stdin=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"signal 1\n"
-    process.send_signal(signal.SIGTERM)
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    assert process.stdout.readline() == b"saving\n"
+    process.terminate()
+    # One that is passed on shows that the second SIGTERM has been met too.
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == b"noted\n"
+    process.stdin.write(b"x")
+    process.stdin.flush()
     ended = container.ended(process)
     assert ended.code == 143
-    assert ended.result["script_exit_code"] == 5
+    assert ended.stdout == b"", "the handler ran twice"
+    assert (ended.outputs / "checkpoint.pt").read_text() == "weights " * 1000
+
+
+def test_signals_during_the_report_change_nothing(container: ContainerRoot) -> None:
+    container.script("""
+        import os, pathlib, signal, sys
+        def save(number, frame):
+            for name in range(30):
+                pathlib.Path(f"{name}.pt").write_bytes(bytes([name]) * 1_000_000)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, save)
+        os.write(1, b"ready\\n")
+        signal.pause()
+    """)
+    process = started(container)
+    sent = 0
+    while process.poll() is None and sent < 1_000_000:
+        process.terminate()
+        sent += 1
+    ended = container.ended(process)
+    assert ended.code == 143
+    assert ended.result["status"] == "preempted"
+    assert ended.failure["cause"] == "signal"
+    assert len(ended.saved) == 30
+    for output in ended.result["outputs"]:
+        content = (ended.outputs / output["path"]).read_bytes()
+        assert output["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_sigusr1_is_passed_on_and_does_not_end_the_run(container: ContainerRoot) -> None:
     container.script("""
-        import signal
+        import os, signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        print("ready", flush=True)
+        os.write(1, b"ready\\n")
         signal.sigwait({signal.SIGUSR1})
         print("checkpoint")
     """)
@@ -193,6 +230,77 @@ def test_what_a_script_leaves_running_is_ended_with_it(container: ContainerRoot)
     os.close(reader)
 
 
+LEAVE_BEHIND = """
+    import os, signal, sys
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            if "hold" not in sys.argv:
+                os.closerange(0, 3)
+            while True:
+                signal.pause()
+        os._exit(0)
+    os.wait()
+    if "stay" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(1, b"ready\\n")
+        while True:
+            signal.pause()
+"""
+
+
+@pytest.fixture
+def under_tini(container: ContainerRoot) -> ContainerRoot:
+    """A container whose first process is tini, as in an image."""
+    if shutil.which("tini") is None:
+        pytest.skip("there is no tini here; the end-to-end tests have it in their images")
+    container.prefix = ("tini", "-s", "--")
+    container.script(LEAVE_BEHIND)
+    return container
+
+
+def start_with_mark(
+    container: ContainerRoot, *arguments: str, **env: str
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The container, and a pipe that ends when the last process that was started in it does."""
+    reader, writer = os.pipe()
+    setup = f"import os; os.set_inheritable({writer}, True)"
+    process = container.start(*arguments, env=env, setup=setup, pass_fds=(writer,))
+    os.close(writer)
+    return process, reader
+
+
+def has_ended(reader: int) -> bool:
+    ready = select.select([reader], [], [], 10)[0]
+    os.close(reader)
+    return bool(ready)
+
+
+def test_a_daemon_in_a_session_of_its_own_is_ended_with_the_script(under_tini: ContainerRoot) -> None:
+    process, reader = start_with_mark(under_tini)
+    assert under_tini.ended(process).code == 0
+    assert has_ended(reader)
+
+
+def test_a_daemon_that_holds_the_output_is_ended_after_the_drain(under_tini: ContainerRoot) -> None:
+    process, reader = start_with_mark(under_tini, "hold")
+    ended = under_tini.ended(process)
+    assert ended.code == 0
+    assert ended.result["seconds"] < 10
+    assert has_ended(reader)
+
+
+def test_after_the_grace_no_daemon_delays_the_end(under_tini: ContainerRoot) -> None:
+    process, reader = start_with_mark(under_tini, "hold", "stay", TRAINPACK_GRACE="0.2")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    ended = under_tini.ended(process)
+    assert ended.code == 143
+    assert ended.result["seconds"] < 4, "an engine's stop kills ten seconds after its signal"
+    assert has_ended(reader)
+
+
 def test_what_children_still_print_is_copied_before_the_end(container: ContainerRoot) -> None:
     container.script("""
         import os, sys
@@ -209,8 +317,8 @@ def test_what_children_still_print_is_copied_before_the_end(container: Container
 
 def test_a_reader_that_goes_away_does_not_end_the_training(container: ContainerRoot) -> None:
     container.script("""
-        import pathlib
-        print("ready", flush=True)
+        import os, pathlib
+        os.write(1, b"ready\\n")
         for _ in range(1000):
             print("x" * 1000)
         pathlib.Path("model.pt").write_text("trained")

@@ -39,6 +39,8 @@ _MANIFESTS = st.builds(
     data=st.dictionaries(_TEXT, _TEXT, max_size=3),
     outputs_exclude=_TEXTS,
     gpu=st.none() | st.builds(Gpu, cuda=_TEXT, driver=_TEXT),
+    gpus=st.none() | _TEXT,
+    packages=st.dictionaries(_TEXT, _TEXT, max_size=3),
     schema=st.just(SCHEMA),
 )
 
@@ -56,6 +58,13 @@ def a_document(**changes: Any) -> dict[str, Any]:
 def test_a_manifest_of_a_newer_contract_is_refused() -> None:
     with pytest.raises(ValueError, match=f"schema {SCHEMA + 1} is newer than this entrypoint's {SCHEMA}"):
         Manifest.from_json(a_document(schema=SCHEMA + 1))
+
+
+def test_a_manifest_from_before_gpus_and_packages_is_read() -> None:
+    document = a_document()
+    del document["gpus"], document["packages"]
+    manifest = Manifest.from_json(document)
+    assert (manifest.gpus, manifest.packages) == (None, {})
 
 
 def test_the_document_is_plain_json_data() -> None:

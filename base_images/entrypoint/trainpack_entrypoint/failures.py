@@ -1,4 +1,4 @@
-"""How a run ends early: the causes of `failure.json` and their exit codes."""
+"""How a run ends early, and with which exit code; `diagnosis` says why a script failed."""
 
 from __future__ import annotations
 

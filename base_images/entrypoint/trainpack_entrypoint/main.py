@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainpack_entrypoint import workspace
@@ -16,7 +16,7 @@ from trainpack_entrypoint.output import Lines
 from trainpack_entrypoint.outputs import collect, read_metrics
 from trainpack_entrypoint.paths import Paths
 from trainpack_entrypoint.process import Signals, run_script, write_all
-from trainpack_entrypoint.report import Report
+from trainpack_entrypoint.report import Report, Reserve
 from trainpack_entrypoint.secrets import Redactor, masked
 from trainpack_entrypoint.sources import environment_source, mounted_sources
 
@@ -50,31 +50,37 @@ class _Run:
         self.environment = environment
         self.redactor = Redactor(environment)
         self.signals = Signals()
-        self.report = Report(digest=environment.get("TRAINPACK_IMAGE_DIGEST"))
         self.lines = Lines(None)
+        self.report = Report(paths, environment, self.lines)
+        self.reserve = Reserve(paths.workspace)
         self.platform: Platform | None = None
         self.reporter: Reporter | None = None
         self.spool: Spool | None = None
         self.relay: Relay | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
         self.metrics: list[dict[str, Any]] = []
+        self.gpus = 0
 
     def run(self, arguments: Sequence[str]) -> int:
         self.signals.install()
+        self.report.arguments = arguments
+        self.reserve.take()
         try:
-            self.train(arguments)
+            self.guarded(lambda: self.train(arguments))
+            self.signals.end()
         except InterruptedEarlyError as interrupted:
             self.report.received = interrupted.number
+        self.guarded(self.finish)
+        self.reserve.release()
+        return self.report.exit_code
+
+    def guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
         except RunError as error:
             self.report.failure = error
         except Exception as error:
             self.report.failure = self.internal(error)
-        self.signals.end()
-        try:
-            self.finish()
-        except Exception as error:
-            self.report.failure = self.internal(error)
-        return self.report.exit_code
 
     def internal(self, error: Exception) -> RunError:
         import traceback
@@ -96,6 +102,7 @@ class _Run:
             if masked(name, value.value) is not value.value:
                 self.redactor.add(value.value)
         self.say(*table(merged), *(f"warning: {warning}" for warning in merged.warnings))
+        self.check_gpus(manifest)
         self.lay_out(manifest, merged)
         self.start(manifest, merged, arguments)
 
@@ -103,6 +110,7 @@ class _Run:
         problems: list[str] = []
         self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
         timeout = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
+        self.gpus = self.wanted_gpus(manifest, problems)
         mounted = mounted_sources(self.paths, problems)
         if any(self.environment.get(name) for name in _PLATFORM):
             self.connect(manifest, timeout, problems)
@@ -128,6 +136,21 @@ class _Run:
             problems.append(f"{name}: {text!r} is not a number of bytes")
             return default
         return int(text) if text else default
+
+    def wanted_gpus(self, manifest: Manifest, problems: list[str]) -> int:
+        asked = self.environment.get("TRAINPACK_GPUS")
+        if not asked and manifest.gpus is None:
+            return 0
+        from trainpack_entrypoint.gpu import wanted
+
+        # The image's own flag was accepted when it was built: an engine knows more forms of it.
+        return wanted(asked, problems) if asked else wanted(str(manifest.gpus), [])
+
+    def check_gpus(self, manifest: Manifest) -> None:
+        if self.gpus:
+            from trainpack_entrypoint.gpu import check
+
+            check(self.gpus, manifest.gpu, self.environment, self.paths.driver)
 
     def connect(self, manifest: Manifest, timeout: float, problems: list[str]) -> None:
         from trainpack_entrypoint.platform import connect, settings_of
@@ -163,14 +186,16 @@ class _Run:
         self.report.command = script_command(manifest, shown, arguments, self.paths)
         command = script_command(manifest, values, arguments, self.paths)
         environment = script_environment(self.environment, manifest, values, self.paths)
+        self.report.script_starts()
         code = run_script(command, environment, self.paths.code, self.signals, self.lines)
         self.report.received = self.signals.received
         self.report.script_ended(code)
 
     def finish(self) -> None:
-        if self.report.script_exit_code is not None and self.report.manifest:
+        manifest = self.report.manifest
+        if self.report.script_exit_code is not None and manifest:
             self.write_report()
-            self.collect(self.report.manifest)
+            self.guarded(lambda: self.collect(manifest))
         self.write_report()
         self.tell()
         if self.reporter:
@@ -232,8 +257,10 @@ class _Run:
     def write_report(self) -> None:
         if self.reporter:
             self.report.experiment = self.reporter.experiment
+        self.reserve.release()
         try:
-            self.report.write(self.paths, self.lines.tail, self.redactor)
+            self.report.write(self.redactor)
+            self.reserve.take()
         except OSError as error:
             if self.report.failure is None:
                 message = f"{error.filename}: {error.strerror}"

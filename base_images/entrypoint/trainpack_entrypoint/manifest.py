@@ -36,7 +36,13 @@ class Gpu(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """Everything the entrypoint knows of the image it runs in."""
+    """Everything the entrypoint knows of the image it runs in.
+
+    Attributes:
+        gpu: What the lock needs of a GPU host; None for a lock without CUDA.
+        gpus: What `[run] flags` ask for: `all`, a number or `device=…`; None for the CPU.
+        packages: The versions of the script's locked packages.
+    """
 
     name: str
     version: str
@@ -50,6 +56,8 @@ class Manifest(NamedTuple):
     data: dict[str, str] = _NONE
     outputs_exclude: tuple[str, ...] = ()
     gpu: Gpu | None = None
+    gpus: str | None = None
+    packages: dict[str, str] = _NONE
     schema: int = SCHEMA
 
     @classmethod
@@ -75,6 +83,8 @@ class Manifest(NamedTuple):
             data=dict(data["data"]),
             outputs_exclude=tuple(data["outputs_exclude"]),
             gpu=Gpu(**data["gpu"]) if data["gpu"] else None,
+            gpus=data.get("gpus"),
+            packages=dict(data.get("packages", {})),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ class Paths(NamedTuple):
     venv: str
     mounted: str
     workspace: str
+    cgroup: str
+    driver: str
 
     @classmethod
     def below(cls, root: str) -> Paths:
@@ -28,6 +30,8 @@ class Paths(NamedTuple):
             venv=at("opt/venv"),
             mounted=at("mnt/trainpack"),
             workspace=at("workspace"),
+            cgroup=at("sys/fs/cgroup"),
+            driver=at("proc/driver/nvidia/version"),
         )
 
     def mount(self, name: str) -> str:

@@ -70,7 +70,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="be61e43ea93edf69cfa9d14c48434aa82ee28a1d5adb149d03867e5e6fa1cb3d"
+      io.trainpack.plan="fac6138dcf54c59fb568cc0eb704e5def809c4cf35332e1709653b682736592e"
 
 # code and manifest
 COPY app/ /

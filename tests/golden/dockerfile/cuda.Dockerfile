@@ -73,7 +73,7 @@ LABEL io.trainpack.base="cuda" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="cfd94a1c0902304bdcf9b4bfaa98f9d82ce6f430a4c8e3510b24e79d0768839a"
+      io.trainpack.plan="17f8e8f6b6be2e0f271896aa55ce0d71dddad92f50101d2ae6b052eda4e87919"
 
 # code and manifest
 COPY app/ /

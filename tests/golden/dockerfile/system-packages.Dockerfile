@@ -83,7 +83,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="336765953073a4c01489a9dc3628b82c694f42057a49581fcbc055947e77cac7"
+      io.trainpack.plan="f1d26671c5c21d4358bf0252f86acd17c0eb415f80ec211f07078e6f5b22f3ae"
 
 # code and manifest
 COPY app/ /
