@@ -117,8 +117,9 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
     """
     entries = input_entries(request)
     image = find_image(request.image)
-    gpus = _gpus(request, tell)
-    options = _host(request, gpus) | {"environment": _environment(request, image, gpus)}
+    gpus = given_gpus(request, tell)
+    options = container_options(request, gpus)
+    options["environment"] = container_environment(request, image, gpus)
     output = _empty_folder(request.output)
     with ExitStack() as stack:
         stack.enter_context(engine_errors(request.image))
@@ -207,14 +208,16 @@ def _binds(data: dict[str, Path]) -> list[Mount]:
     ]
 
 
-def _environment(request: RunRequest, image: BuiltImage, gpus: str | None) -> dict[str, str]:
+def container_environment(request: RunRequest, image: BuiltImage, gpus: str | None) -> dict[str, str]:
+    """What the entrypoint is told, and what the user passes, which is stronger."""
     known = {"TRAINPACK_IMAGE": image.reference, "TRAINPACK_GPUS": gpus or "none"}
     known |= {DIGEST_VARIABLE: image.digest} if image.digest else {}
     parameters = {f"TRAINPACK_SET_{name}": value for name, value in request.parameters.items()}
     return known | request.env | parameters | {"TRAINPACK_GRACE": str(request.grace)}
 
 
-def _host(request: RunRequest, gpus: str | None) -> dict[str, Any]:
+def container_options(request: RunRequest, gpus: str | None) -> dict[str, Any]:
+    """The host's side of the container, as arguments of the SDK's `containers.create`."""
     options = host_options(request.flags)
     if gpus:
         options["device_requests"] = [gpu_request(gpus)]
@@ -225,8 +228,13 @@ def _host(request: RunRequest, gpus: str | None) -> dict[str, Any]:
     return options
 
 
-def _gpus(request: RunRequest, tell: Tell) -> str | None:
-    """What the container really gets."""
+def given_gpus(request: RunRequest, tell: Tell) -> str | None:
+    """The GPUs that the container really gets: those of `--gpus`, else of the flags where the host has any.
+
+    Raises:
+        EngineError: They were asked for, and the host has none.
+        UsageError: `--gpus` is malformed.
+    """
     flagged = gpus_of(request.flags)
     if request.gpus:
         # What is malformed is told as that, on a host without GPUs too.

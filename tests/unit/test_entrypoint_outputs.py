@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from container_root import ContainerRoot, Ended
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
 from trainpack_entrypoint.globs import Excludes
@@ -271,6 +271,8 @@ _PATTERNS = st.lists(
 
 @given(path=_PATHS, parts=_PATTERNS, anchor=st.sampled_from(["", "/"]), end=st.sampled_from(["", "/"]))
 def test_excludes_agree_with_git(path: str, parts: list[str], anchor: str, end: str) -> None:
+    # pathspec takes a file for what `**/` ends with, where git wants a folder.
+    assume(not (parts[-1] == "**" and end))
     pattern = anchor + "/".join(parts) + end
     spec = GitIgnoreSpec.from_lines([pattern])
     assert (path in Excludes([pattern])) is spec.match_file(path)

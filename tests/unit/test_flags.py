@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.flags import REFUSED, REPEATABLE, SWITCHES, TAKES_VALUE, normalise_flags
+from builder.flags import REFUSED, REPEATABLE, SWITCHES, TAKES_VALUE, gpus_of, normalise_flags
 
 VALUES = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="'\\"), min_size=1).filter(
     lambda value: not value.startswith("-")
@@ -144,3 +144,16 @@ def test_the_tables_do_not_contradict_each_other() -> None:
     assert not (TAKES_VALUE & SWITCHES)
     assert not ((TAKES_VALUE | SWITCHES) & REFUSED.keys())
     assert REPEATABLE <= TAKES_VALUE
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus"),
+    [
+        (["--ipc=host"], None),
+        (["--gpus all", "--ipc=host"], "all"),
+        (["--gpus=2"], "2"),
+        (['--gpus="device=0,1"'], "device=0,1"),
+    ],
+)
+def test_the_gpus_are_read_off_the_flags(flags: list[str], gpus: str | None) -> None:
+    assert gpus_of(normalise_flags(flags)) == gpus

@@ -23,7 +23,17 @@ from builder.containers import (
 )
 from builder.errors import EngineError, SpecError, UsageError
 from builder.flags import normalise_flags
-from builder.run import RunRequest, Stopper, gpu_request, input_entries, relay
+from builder.plan import BuiltImage
+from builder.run import (
+    RunRequest,
+    Stopper,
+    container_environment,
+    container_options,
+    given_gpus,
+    gpu_request,
+    input_entries,
+    relay,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +114,38 @@ def test_flags_become_options_of_the_engine() -> None:
 def test_gpus_are_all_a_number_or_devices(text: str, count: int, devices: list[str] | None) -> None:
     request = gpu_request(text)
     assert (request.count, request.device_ids or None) == (count, devices)
+
+
+IMAGE = BuiltImage(
+    reference="registry.example.com/a:1-ab", image_id="sha256:1", digest=None, tag="1-ab", size=1, layers=()
+)
+
+
+@pytest.mark.parametrize(
+    ("request_options", "has_gpu", "given"),
+    [
+        ({}, True, "none"),
+        ({"flags": ("--gpus=all",)}, True, "all"),
+        ({"flags": ("--gpus=all",)}, False, "none"),
+        ({"flags": ('--gpus="device=0,1"',)}, True, "device=0,1"),
+        ({"flags": ("--gpus=all",), "gpus": "2"}, True, "2"),
+    ],
+)
+def test_a_container_is_told_which_gpus_it_gets_and_what_it_is_called(
+    request_options: dict[str, Any], has_gpu: bool, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.run.has_gpu", lambda: has_gpu)
+    request = RunRequest(image="i", output=Path("o"), **request_options)
+    gpus = given_gpus(request, lambda line: None)
+    asked = [gpu_request(gpus)] if gpus else []
+    assert container_options(request, gpus).get("device_requests", []) == asked
+    environment = container_environment(request, IMAGE, gpus)
+    assert (environment["TRAINPACK_GPUS"], environment["TRAINPACK_IMAGE"]) == (given, IMAGE.reference)
+
+
+def test_what_the_user_passes_is_stronger_than_what_the_run_knows() -> None:
+    request = RunRequest(image="i", output=Path("o"), env={"TRAINPACK_GPUS": "2"})
+    assert container_environment(request, IMAGE, None)["TRAINPACK_GPUS"] == "2"
 
 
 def test_the_digest_of_an_image_is_that_of_its_own_repository() -> None:

@@ -21,6 +21,7 @@ PATIENCE = 120.0
 # CUDA_ERROR_NO_DEVICE of cuda.h; the other codes are told by number.
 _NO_DEVICE = 100
 _HIDING = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+_LOOK = "`nvidia-smi` on the host says why"
 _CPU = f"{VARIABLE}=none trains on the CPU"
 
 
@@ -60,21 +61,21 @@ def fault(
     """What is wrong with what the driver answered, and the remedy; None when it will do.
 
     Args:
+        answer: Of `ask`.
         driver: Its own version, where the kernel tells it.
     """
     named = f"NVIDIA driver {driver}" if driver else "NVIDIA driver"
+    if not answer:
+        return f"the host's {named} crashed when it was asked, or took over {PATIENCE:g} s: {_LOOK}"
     if "error" in answer:
         return f"no NVIDIA driver in this container ({answer['error']}): {_start_with_gpus(environment)}"
+    if answer["init"] not in (0, _NO_DEVICE):
+        return f"the host's {named} does not start (cuInit returned {answer['init']}): {_LOOK}"
     if needs and answer["version"] // 1000 < int(needs.cuda.partition(".")[0]):
         has = f"{answer['version'] // 1000}.{answer['version'] % 1000 // 10}"
         return (
             f"the host's {named} is too old: it runs CUDA {has} and the image needs CUDA {needs.cuda}: "
             f"install driver {needs.driver} or newer on the host"
-        )
-    if answer["init"] not in (0, _NO_DEVICE):
-        return (
-            f"the host's {named} does not start (cuInit returned {answer['init']}): "
-            "`nvidia-smi` on the host says why"
         )
     if answer["devices"] < count:
         few = (
@@ -104,7 +105,7 @@ def _driver(path: str) -> str | None:
 
 
 def ask() -> dict[str, Any]:
-    """What `libcuda.answer` prints in a process of its own; `error` when it says nothing."""
+    """What `libcuda.answer` prints in a process of its own; empty when it prints nothing in time."""
     from trainpack_entrypoint import libcuda
 
     reader, writer = os.pipe()
@@ -134,4 +135,4 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         return dict(json.loads(data))
     except ValueError:
-        return {"error": f"asking it crashed or took longer than {PATIENCE:g} s"}
+        return {}

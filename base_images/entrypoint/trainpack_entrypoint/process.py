@@ -6,9 +6,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
+from trainpack_entrypoint import descendants
 from trainpack_entrypoint.failures import InterruptedEarlyError, RunError
 from trainpack_entrypoint.output import Lines
 
@@ -17,8 +18,6 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 # Schedulers warn with these; a script that handles them goes on, so they do not end the run.
 _PASSING = (signal.SIGUSR1, signal.SIGUSR2)
 _CHUNK = 1 << 16
-# What was killed is gone in milliseconds, unless the kernel itself is stuck.
-_GONE_SECONDS = 1.0
 # A pipe holds 64 KiB, 1 MiB at most.
 _PIPE_READS = 64
 
@@ -95,7 +94,7 @@ class Signals:
 
     def _kill(self, number: int, frame: FrameType | None) -> None:
         self._send(signal.SIGKILL)
-        _kill_all(_left_running())
+        descendants.kill()
 
     def _send(self, number: int) -> None:
         if self._group is not None:
@@ -132,7 +131,7 @@ def run_script(
     copier = _Copier(process, {reader: target for target, (reader, _) in streams.items()}, wakeup, lines)
     code = copier.run()
     signals.end()
-    _end_left_running()
+    descendants.end()
     copier.finish()
     return code
 
@@ -205,54 +204,6 @@ class _Copier:
         target = self._targets[descriptor]
         write_all(target, data)
         self._lines.feed(target, data)
-
-
-def _end_left_running() -> None:
-    """Kill what the script left in sessions of its own; it must not write what is being collected."""
-    deadline = time.monotonic() + _GONE_SECONDS
-    while (left := _left_running()) and time.monotonic() < deadline:
-        _kill_all(left)
-        time.sleep(0.001)
-
-
-def _kill_all(processes: Iterable[int]) -> None:
-    for process in processes:
-        try:
-            os.kill(process, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
-def _left_running() -> set[int]:
-    """The living processes that the script started, and those that they did."""
-    parents = dict(_parents())
-    # tini -s takes in every orphan: below it is the script's all but ourselves.
-    above = os.getppid()
-    found = {above if _is_tini(above) else os.getpid()}
-    while more := {process for process, parent in parents.items() if parent in found} - found:
-        found |= more
-    return (found & parents.keys()) - {above, os.getpid()}
-
-
-def _is_tini(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/comm", encoding="utf-8") as file:
-            return file.read() == "tini\n"
-    except OSError:
-        return False
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    """The parent of each process that has not ended, as far as /proc shows them."""
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The name between the parentheses can hold anything, more of them too.
-                state, parent = file.read().rpartition(b") ")[2].split()[:2]
-        except (OSError, ValueError):
-            continue
-        if state not in b"ZX":
-            yield int(name), int(parent)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

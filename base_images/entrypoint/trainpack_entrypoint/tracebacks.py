@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 LONGEST_MESSAGE = 2_000
+LONGEST_LINE = 300
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # torch starts each line with the rank that wrote it.
 _RANK = re.compile(r"\[[a-z_]*\d+\]:")
@@ -19,9 +20,8 @@ _GROUP = re.compile(r"\s*\+ Exception Group Traceback ")
 _GROUP_MARGIN = re.compile(r"\s*[|+](?:-\+)?(?=[-\s]|$) ?")
 _FIRST_OF_GROUP = re.compile(r"-{16} 1 -{16}$")
 _NEXT_OF_GROUP = re.compile(r"-{16} \d+ -{16}$|-{36}$")
-# rich, which typer uses, draws a box.
-_BOX_MARGIN = re.compile(r"^│ | *│$")
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
+# rich, which typer uses, draws a box.
 _BOX_FRAME = re.compile(r"(?P<file>/\S+):(?P<line>\d+) in (?P<function>\S+)$")
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.<>]*)(?:: ?(?P<message>.*))?$")
 _SYNTAX = re.compile(r"(?:SyntaxError|IndentationError|TabError): ")
@@ -58,7 +58,7 @@ class Raised(NamedTuple):
     location: Location | None
 
     def __str__(self) -> str:
-        first = self.message.partition("\n")[0]
+        first = self.message.partition("\n")[0][:LONGEST_LINE]
         return f"{self.type}: {first}" if first else self.type
 
     def to_json(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _group(lines: Sequence[str], start: int) -> _Block | None:
 def _boxed(lines: Sequence[str], start: int) -> _Block | None:
     frames: list[re.Match[str]] = []
     for number in range(start + 1, len(lines)):
-        line = _BOX_MARGIN.sub("", lines[number])
+        line = lines[number].removeprefix("│ ").removesuffix("│").rstrip()
         if frame := _BOX_FRAME.match(line):
             frames.append(frame)
         elif line.startswith("╰") and number + 1 < len(lines):
