@@ -15,7 +15,7 @@ import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Experiment, Standin
 from platform_runs import environment, finals
-from trainpack_entrypoint.transport import Backoff, Patience
+from trainpack_entrypoint.transport import Backoff, Patience, reason
 
 METRICS = """
 import json, os
@@ -277,6 +277,28 @@ def test_a_platform_that_is_away_at_the_end_is_waited_for_so_long_and_no_longer(
     assert "lines of the log did not reach" in ended.told
     assert ended.result["experiment"]["status"] == "RUNNING"
     assert ended.result["status"] == "failed"
+
+
+def test_the_status_is_tried_again_when_the_time_for_all_else_is_used_up(
+    platform: Standin, container: ContainerRoot, experiment: Experiment
+) -> None:
+    container.script(WAIT + "open('model.pt', 'w').write('x')")
+
+    def break_down() -> None:
+        platform.fail("POST", "/artifacts$|/logging/save$", status=500, times=None)
+        platform.fail("PATCH", "/api/experiment/[^/]*$", status=503, times=2)
+
+    env = environment(platform, experiment.id, TRAINPACK_SAVE_TIMEOUT="0.2")
+    assert run_through(container, env, break_down).code == 74
+    assert finals(experiment) == ["FAILED"]
+
+
+def test_the_signature_of_an_address_is_not_printed() -> None:
+    with pytest.raises(requests.ConnectionError) as refused:
+        requests.put("http://127.0.0.1:9/bucket/model.pt?X-Signature=s3cret&part=1", timeout=5)
+    told = reason(refused.value)
+    assert "/bucket/model.pt?... " in told
+    assert "s3cret" not in told
 
 
 def test_a_platform_that_comes_back_before_the_end_of_patience_gets_everything(

@@ -91,11 +91,13 @@ def is_about_content(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line, without what signs an address."""
+    import re
+
     from picsellia.exceptions import UnauthorizedError
 
     what = "the token is refused" if isinstance(error, UnauthorizedError) else type(error).__name__
-    return " ".join(f"{what}: {error}".split())[:500]
+    return re.sub(r"\?[^\s'\")]+", "?...", " ".join(f"{what}: {error}".split()))[:500]
 
 
 class Backoff:
