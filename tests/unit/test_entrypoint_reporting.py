@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Experiment, Standin
 from platform_runs import environment, finals
-from trainpack_entrypoint.transport import Backoff
+from trainpack_entrypoint.transport import Backoff, Patience, reason
 
 METRICS = """
 import json, os
@@ -184,6 +183,28 @@ def test_a_connection_cut_half_way_loses_nothing(
     assert experiment.statuses == ["RUNNING", "SUCCESS"]
 
 
+def test_answers_that_come_too_late_double_nothing(
+    platform: Standin, container: ContainerRoot, experiment: Experiment
+) -> None:
+    container.script(WAIT + METRICS + "open('model.pt', 'w').write('x')")
+    job = platform.jobs[platform.add_job()]
+    calm = threading.Timer(4.0, setattr, (platform, "delay", 0.0))
+
+    def slow_down() -> None:
+        platform.delay = 1.2
+        calm.start()
+
+    env = environment(platform, experiment.id, job_id=job.id)
+    setup = "import trainpack_entrypoint.transport as t; t.TIMEOUTS = (1.0, 0.8)"
+    ended = run_through(container, env, slow_down, setup=setup)
+    assert ended.code == 0, ended.told
+    assert experiment.logs["loss"].data == [0, 0.5, 1]
+    assert experiment.artifacts["model.pt"].data == b"x"
+    assert printed(experiment.shown) == printed(job.shown) == ["ready"]
+    assert experiment.statuses == ["RUNNING", "SUCCESS"]
+    assert job.history == ["PENDING", "RUNNING", "SUCCEEDED"]
+
+
 def test_a_storm_of_busy_answers_loses_nothing(
     platform: Standin, container: ContainerRoot, experiment: Experiment
 ) -> None:
@@ -258,6 +279,28 @@ def test_a_platform_that_is_away_at_the_end_is_waited_for_so_long_and_no_longer(
     assert ended.result["status"] == "failed"
 
 
+def test_the_status_is_tried_again_when_the_time_for_all_else_is_used_up(
+    platform: Standin, container: ContainerRoot, experiment: Experiment
+) -> None:
+    container.script(WAIT + "open('model.pt', 'w').write('x')")
+
+    def break_down() -> None:
+        platform.fail("POST", "/artifacts$|/logging/save$", status=500, times=None)
+        platform.fail("PATCH", "/api/experiment/[^/]*$", status=503, times=2)
+
+    env = environment(platform, experiment.id, TRAINPACK_SAVE_TIMEOUT="0.2")
+    assert run_through(container, env, break_down).code == 74
+    assert finals(experiment) == ["FAILED"]
+
+
+def test_the_signature_of_an_address_is_not_printed() -> None:
+    with pytest.raises(requests.ConnectionError) as refused:
+        requests.put("http://127.0.0.1:9/bucket/model.pt?X-Signature=s3cret&part=1", timeout=5)
+    told = reason(refused.value)
+    assert "/bucket/model.pt?... " in told
+    assert "s3cret" not in told
+
+
 def test_a_platform_that_comes_back_before_the_end_of_patience_gets_everything(
     platform: Standin, container: ContainerRoot, experiment: Experiment
 ) -> None:
@@ -301,7 +344,7 @@ def test_a_revoked_token_leaves_the_code_of_a_failed_script(
         ("7", 7, 7),
         ("", 0.2, 0.5),
         ("86400", 60, 60),
-        (formatdate(time.time() + 1e6), 60, 60),
+        ("Thu, 31 Dec 2099 00:00:00 GMT", 60, 60),
         ("soon", 0.2, 0.5),
     ],
 )
@@ -312,6 +355,22 @@ def test_what_the_platform_asks_for_is_waited_within_bounds(
     response.headers["Retry-After"] = header
     waited = Backoff().after(requests.RequestException("busy", response=response))
     assert at_least <= waited <= at_most
+
+
+def test_what_was_granted_is_there_when_all_other_time_is_used_up() -> None:
+    patience, calls = Patience(0.0), 0
+
+    def comes_back() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise requests.RequestException("away")
+
+    assert patience.attempt("output", comes_back) == "output: RequestException: away"
+    assert patience.attempt("status", comes_back) is not None
+    calls = 1
+    patience.grant(10.0)
+    assert patience.attempt("status", comes_back) is None
 
 
 def test_waits_grow_and_differ() -> None:
@@ -479,6 +538,8 @@ def test_two_hundred_thousand_lines_arrive_within_a_hundred_megabytes(
 ) -> None:
     container.script("""
         for number in range(200_000): print("step", number, "loss", number / 7, "accuracy", 0.98765)
+        open("model.pt", "wb").write(bytes(24 << 20))
+        open("large.pt", "wb").write(bytes(60 << 20))
     """)
     process = container.start(env=environment(platform, experiment.id))
     peak = 0
@@ -497,6 +558,10 @@ def test_two_hundred_thousand_lines_arrive_within_a_hundred_megabytes(
     assert printed(experiment.shown) == ended.stdout.decode().splitlines()
     logs = stored_log(platform, experiment.logging_file)["--#--Training"]["logs"]
     assert sum(line.startswith("step ") for line in logs.values()) == 200_000
+    assert {name: len(file.data) for name, file in experiment.artifacts.items()} == {
+        "model.pt": 24 << 20,
+        "large.pt": 60 << 20,
+    }
     assert 0 < peak < 100_000
     assert len(platform.requests) < 2_000
 

@@ -130,7 +130,7 @@ class _Run:
             problems.append(f"{name}: {text!r} is not a number of seconds")
         return seconds
 
-    def bytes(self, name: str, default: int, problems: list[str]) -> int:
+    def byte_count(self, name: str, default: int, problems: list[str]) -> int:
         text = self.environment.get(name)
         if text and not text.isdecimal():
             problems.append(f"{name}: {text!r} is not a number of bytes")
@@ -160,7 +160,7 @@ class _Run:
         from trainpack_entrypoint.transport import PATIENCE
 
         patience = self.seconds("TRAINPACK_SAVE_TIMEOUT", PATIENCE, problems)
-        limit = self.bytes("TRAINPACK_LOG_LIMIT", LIMIT, problems)
+        limit = self.byte_count("TRAINPACK_LOG_LIMIT", LIMIT, problems)
         settings = settings_of(self.environment, problems)
         if settings is None:
             return

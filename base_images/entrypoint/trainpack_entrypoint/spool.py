@@ -15,6 +15,7 @@ LIMIT = 1 << 30
 _SEGMENTS = 16
 _LIMIT_IN_MEMORY = 1 << 24
 _MOST_CHAPTERS = 10_000
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 CHAPTER = b"--#--"
 
 
@@ -26,6 +27,9 @@ class _Segment:
         self.first = first
         self.lines = 0
         self.size = 0
+
+    def takes(self, size: int, first: int, limit: int) -> bool:
+        return self.first + self.lines == first and self.size + size <= limit
 
     def append(self, data: bytes, lines: int) -> None:
         view = memoryview(data)
@@ -75,11 +79,9 @@ class Spool:
         if self._folder is None:
             return FileIO(os.memfd_create("log"), "r+")
         path = os.path.join(self._folder, f".log-{os.getpid()}")
-        file = FileIO(
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+"
-        )
+        descriptor = os.open(path, _FLAGS, 0o600)
         os.unlink(path)
-        return file
+        return FileIO(descriptor, "r+")
 
     def add(self, lines: Sequence[bytes]) -> None:
         """Take lines, without their ends."""
@@ -102,11 +104,7 @@ class Spool:
             return False
         last = self._segments[-1] if self._segments else None
         try:
-            if (
-                last
-                and last.first + last.lines == first
-                and last.size + len(data) <= self._limit // _SEGMENTS
-            ):
+            if last and last.takes(len(data), first, self._limit // _SEGMENTS):
                 last.append(data, lines)
             else:
                 segment = _Segment(self._open(), first)

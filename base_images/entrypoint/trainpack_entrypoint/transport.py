@@ -91,11 +91,13 @@ def is_about_content(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line, without what signs an address."""
+    import re
+
     from picsellia.exceptions import UnauthorizedError
 
     what = "the token is refused" if isinstance(error, UnauthorizedError) else type(error).__name__
-    return " ".join(f"{what}: {error}".split())[:500]
+    return re.sub(r"\?[^\s'\")]+", "?...", " ".join(f"{what}: {error}".split()))[:500]
 
 
 class Backoff:
@@ -152,8 +154,9 @@ class Patience:
                 call()
             except Exception as error:
                 now = time.monotonic()
-                self._give_up = self._give_up or now + self._seconds
-                if is_permanent(error) or now >= self._give_up:
+                # A refusal is an answer: it ends a row of failures.
+                self._give_up = None if is_permanent(error) else self._give_up or now + self._seconds
+                if self._give_up is None or now >= self._give_up:
                     return f"{what}: {reason(error)}"
                 time.sleep(min(backoff.after(error), self._give_up - now))
             else:
