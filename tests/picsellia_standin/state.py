@@ -264,6 +264,7 @@ class State:
         body_delay: Seconds before each 64 KiB of a download.
         checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
             `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
+        etags: Downloads carry one.
     """
 
     token: str = field(default_factory=lambda: secrets.token_hex(20))
@@ -275,6 +276,7 @@ class State:
     delay: float = 0.0
     body_delay: float = 0.0
     checksums: set[str] = field(default_factory=set)
+    etags: bool = True
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)

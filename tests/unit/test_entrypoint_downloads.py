@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Standin
-from trainpack_entrypoint.platform_inputs import local_names
+from trainpack_entrypoint.experiment_inputs import local_names
+from trainpack_entrypoint.journal import Journal
+from trainpack_entrypoint.links import Item
 
 LARGE = os.urandom(3 << 20)
 IMPATIENT = {"TRAINPACK_CONNECT_TIMEOUT": "0.5"}
@@ -396,6 +398,44 @@ def test_a_file_that_changes_between_two_ranges_is_fetched_from_its_start(
     assert (inputs(container) / "files/weights.pt").read_bytes() == other
 
 
+def test_without_an_etag_a_broken_download_starts_again(platform: Standin, container: ContainerRoot) -> None:
+    platform.etags = False
+    experiment = experiment_with(platform, {"weights.pt": LARGE})
+    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    shown(run(container, platform, experiment))
+    assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
+    assert [request.range for request in downloads(platform)] == [None, None]
+
+
+def test_content_of_another_length_is_not_put_in_place(tmp_path: Path) -> None:
+    class Remote:
+        object_name = url = "o"
+
+        def reset_url(self) -> str:
+            return self.url
+
+    item = Item("file a", str(tmp_path / "a"), Remote())
+    journal = Journal(str(tmp_path), [item])
+    journal.begin(item, {})
+    Path(journal.part(item.path)).write_bytes(b"123")
+    assert journal.finish(item, 4) == "3 bytes came of 4"
+    assert not (tmp_path / "a").exists()
+    assert journal.finish(item, 3) is None
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b'["a"]\n', b"[1, 2, 3, 4, 5, 6]\n", b"\xff\n"])
+def test_a_journal_with_a_torn_line_keeps_the_others(
+    platform: Standin, container: ContainerRoot, rest: bytes
+) -> None:
+    experiment = experiment_with(platform, {"weights.pt": LARGE})
+    run(container, platform, experiment)
+    with (inputs(container) / ".downloads/journal.jsonl").open("ab") as file:
+        file.write(rest)
+    platform.requests.clear()
+    shown(run(container, platform, experiment))
+    assert served(platform) == 0
+
+
 def test_everything_came_but_the_container_was_killed_before_it_was_put_in_place(
     platform: Standin, container: ContainerRoot
 ) -> None:
@@ -498,7 +538,7 @@ def test_a_token_that_is_refused_meanwhile_ends_with_78(platform: Standin, conta
 def test_a_platform_that_goes_away_ends_with_69(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": "x"})
     platform.fail("GET", "/modelfiles", status=503, times=None)
-    setup = f"{QUICK}; import trainpack_entrypoint.platform_inputs as p; p._RETRIES = 0"
+    setup = f"{QUICK}; import trainpack_entrypoint.experiment_inputs as p; p._RETRIES = 0"
     ended = run(container, platform, experiment, setup=setup, **IMPATIENT)
     assert ended.code == 69
     assert "files of the ModelVersion: the platform did not answer within 0.5 s" in ended.told

@@ -226,7 +226,10 @@ def test_a_dataset_versions_images_and_annotations_are_what_the_sdk_asks_for(
     platform: Standin, client: Any, tmp_path: Path
 ) -> None:
     box = {"rectangles": [{"label": "car", "x": 1, "y": 2, "w": 3, "h": 4}]}
-    assets = [{"filename": "a.png", "content": "a", "shapes": box}, {"filename": "b.png", "content": "b"}]
+    assets: list[dict[str, Any]] = [
+        {"filename": "a.png", "content": "a", "shapes": box},
+        {"filename": "b.png", "content": "b"},
+    ]
     platform.add_dataset("roads", labels=["car"], assets=assets)
     id = platform.add_experiment("project", "first", datasets={"train": "roads/v1"})
     version = client.get_experiment_by_id(id).get_attached_dataset_versions()["train"]

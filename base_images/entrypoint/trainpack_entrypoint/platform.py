@@ -19,7 +19,7 @@ from trainpack_entrypoint.relay import CHAPTER
 from trainpack_entrypoint.sources import Source, object_of
 
 if TYPE_CHECKING:
-    from trainpack_entrypoint.platform_inputs import PlatformInputs
+    from trainpack_entrypoint.experiment_inputs import ExperimentInputs
 
 DEFAULT_HOST = "https://app.picsellia.com"
 # Seconds that a failing platform is tried for, counted from the first failure of an unbroken row.
@@ -262,7 +262,7 @@ class Platform:
             name, object_of(parameters, f"parameters of {name}", self.problems), raw.get("labels") or None
         )
 
-    def inputs(self, patience: float, say: Callable[[str], None]) -> PlatformInputs | None:
+    def inputs(self, patience: float, say: Callable[[str], None]) -> ExperimentInputs | None:
         """The files and datasets that the experiment offers; None without one.
 
         Args:
@@ -271,11 +271,11 @@ class Platform:
         Raises:
             RunError: The platform refuses or does not answer.
         """
-        from trainpack_entrypoint.platform_inputs import PlatformInputs
+        from trainpack_entrypoint.experiment_inputs import ExperimentInputs
 
         if self._experiment is None:
             return None
-        return PlatformInputs(self._own_connection(self._experiment), patience, say)
+        return ExperimentInputs(self._own_connection(self._experiment), patience, say)
 
     def set_running(self) -> None:
         """Say that the run has begun."""

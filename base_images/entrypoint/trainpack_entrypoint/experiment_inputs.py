@@ -34,7 +34,7 @@ class _Dataset(NamedTuple):
     coco: dict[str, Any] | None
 
 
-class PlatformInputs:
+class ExperimentInputs:
     """The inputs that an experiment offers.
 
     Args:
@@ -131,7 +131,7 @@ class PlatformInputs:
         return in_parallel(lambda _: self._patiently(what, call), [None])[0]
 
     def _patiently(self, what: str, call: Callable[[], Result]) -> Result:
-        deadline, pause = time.monotonic() + self._patience, 0.5
+        deadline, pause, told = time.monotonic() + self._patience, 0.5, False
         while True:
             try:
                 return call()
@@ -144,7 +144,9 @@ class PlatformInputs:
             if left <= 0:
                 message = f"{what}: the platform did not answer within {self._patience:g} s: {why(failure)}"
                 raise RunError("platform", message)
-            self._say(f"{what}: trying again: {why(failure)}")
+            if not told:
+                self._say(f"{what}: no answer, trying for {self._patience:g} s: {why(failure)}")
+            told = True
             time.sleep(min(pause, left))
             pause = min(2 * pause, 10.0)
 
