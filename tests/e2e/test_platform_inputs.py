@@ -110,7 +110,7 @@ def test_a_container_that_is_started_again_goes_on_with_its_downloads(
         volumes={volume: {"bind": "/workspace"}},
     )
     try:
-        platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+        platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
         platform.fail("GET", "weights.pt$", status=503, times=None, after=True)
         container.start()
         assert container.wait()["StatusCode"] == 69, container.logs().decode()

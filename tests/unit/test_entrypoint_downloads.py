@@ -20,7 +20,10 @@ from trainpack_entrypoint.links import Item
 
 LARGE = os.urandom(3 << 20)
 IMPATIENT = {"TRAINPACK_CONNECT_TIMEOUT": "0.5"}
-QUICK = "import trainpack_entrypoint.links as links; links._FIRST_PAUSE = 0.02"
+QUICK = (
+    "import trainpack_entrypoint.transport as transport\n"
+    "transport.Backoff.after = lambda self, error: max(transport._retry_after(error), 0.02)\n"
+)
 SHOW = """
     import json, os
     from pathlib import Path
@@ -326,7 +329,7 @@ def test_annotations_survive_short_failures_of_the_platform(
 
 def test_a_broken_download_goes_on_where_it_stopped(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    platform.fail("GET", "/storage/", cut=1 << 20, times=3)
+    platform.fail("GET", "/storage/", cut_after=1 << 20, times=3)
     shown(run(container, platform, experiment))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
     # The question for the size is the first to be cut; it is too short for that.
@@ -342,7 +345,7 @@ def test_a_restarted_container_goes_on_with_a_file_and_keeps_what_is_complete(
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE, "config.yaml": "a: 1"})
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=503, times=None, after=True)
     ended = run(container, platform, experiment, **IMPATIENT)
     assert (ended.code, ended.failure["cause"]) == (69, "platform")
@@ -388,7 +391,7 @@ def test_a_file_that_changes_between_two_ranges_is_fetched_from_its_start(
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     object_name = platform.experiments[experiment].artifacts["weights.pt"].object_name
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=503, times=None, after=True)
     run(container, platform, experiment, **IMPATIENT)
     assert next((inputs(container) / ".downloads").glob("*.part")).stat().st_size == 1 << 20
@@ -401,7 +404,7 @@ def test_a_file_that_changes_between_two_ranges_is_fetched_from_its_start(
 def test_without_an_etag_a_broken_download_starts_again(platform: Standin, container: ContainerRoot) -> None:
     platform.etags = False
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     shown(run(container, platform, experiment))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
     assert [request.range for request in downloads(platform)] == [None, None]
@@ -440,7 +443,7 @@ def test_everything_came_but_the_container_was_killed_before_it_was_put_in_place
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    killed = QUICK + "; import os; os.replace = lambda *_: os._exit(137)"
+    killed = QUICK + "import os; os.replace = lambda *_: os._exit(137)"
     assert run(container, platform, experiment, setup=killed).code == 137
     platform.requests.clear()
     shown(run(container, platform, experiment))
@@ -453,7 +456,7 @@ def test_an_expired_url_is_renewed_and_the_download_goes_on(
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=403, times=1, after=True)
     shown(run(container, platform, experiment))
     assert [request.range for request in downloads(platform)] == [None, f"bytes={1 << 20}-"]
@@ -502,11 +505,11 @@ def test_a_wrong_checksum_is_fetched_again_and_ends_with_66_when_it_stays_wrong(
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     whole = "import trainpack_entrypoint.downloads as d; d._sizes = lambda items, link: [1 for _ in items]"
     platform.fail("GET", "weights.pt$", corrupt=True, times=2)
-    shown(run(container, platform, experiment, setup=f"{QUICK}; {whole}"))
+    shown(run(container, platform, experiment, setup=QUICK + whole))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
     (inputs(container) / "files/weights.pt").unlink()
     platform.fail("GET", "weights.pt$", corrupt=True, times=None)
-    ended = run(container, platform, experiment, setup=f"{QUICK}; {whole}")
+    ended = run(container, platform, experiment, setup=QUICK + whole)
     assert ended.code == 66
     assert "file weights.pt: its " in ended.told
     assert "checksum is not the one that storage gives, 3 times" in ended.told
@@ -538,7 +541,7 @@ def test_a_token_that_is_refused_meanwhile_ends_with_78(platform: Standin, conta
 def test_a_platform_that_goes_away_ends_with_69(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": "x"})
     platform.fail("GET", "/modelfiles", status=503, times=None)
-    setup = f"{QUICK}; import trainpack_entrypoint.experiment_inputs as p; p._RETRIES = 0"
+    setup = f"{QUICK}import trainpack_entrypoint.experiment_inputs as p; p._RETRIES = 0"
     ended = run(container, platform, experiment, setup=setup, **IMPATIENT)
     assert ended.code == 69
     assert "files of the ModelVersion: the platform did not answer within 0.5 s" in ended.told
@@ -567,7 +570,7 @@ def test_a_disk_that_fills_up_meanwhile_says_how_much_room_there_is(
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
     limited += "; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
-    ended = run(container, platform, experiment, setup=f"{QUICK}; {limited}")
+    ended = run(container, platform, experiment, setup=QUICK + limited)
     assert ended.code == 74
     assert "file weights.pt: File too large; " in ended.told
     assert " free" in ended.told
@@ -603,7 +606,7 @@ def test_five_thousand_images_are_fetched_in_parallel_and_soon(
     experiment = experiment_with(platform, datasets={"train": "roads/v1"})
     container.bake(data={"train": "data/train"})
     container.script("")
-    setup = f"{QUICK}; import trainpack_entrypoint.downloads as d; d.PROGRESS_SECONDS = 0.5"
+    setup = f"{QUICK}import trainpack_entrypoint.downloads as d; d.PROGRESS_SECONDS = 0.5"
     begun = time.monotonic()
     ended = run(container, platform, experiment, setup=setup)
     assert ended.code == 0, ended.told

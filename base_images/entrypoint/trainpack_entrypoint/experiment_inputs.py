@@ -17,11 +17,12 @@ from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.links import Item, raise_if_final, why
 from trainpack_entrypoint.parallel import in_parallel
 from trainpack_entrypoint.paths import Paths
+from trainpack_entrypoint.transport import Backoff, on_its_own
 from trainpack_entrypoint.workspace import writing
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
-_RETRIES = 5
+_RETRIES = 3
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,15}")
 
 Result = TypeVar("Result")
@@ -38,17 +39,17 @@ class ExperimentInputs:
     """The inputs that an experiment offers.
 
     Args:
-        experiment: Of the SDK, with a connection of its own.
+        experiment: Of the SDK.
         patience: Seconds without an answer after which the platform is given up.
     """
 
     def __init__(self, experiment: Any, patience: float, say: Say) -> None:
-        self._experiment = experiment
+        self._experiment = on_its_own(experiment)
         self._patience = patience
         self._say = say
-        _retry_reads(experiment.connection.session)
+        _retry_reads(self._experiment.connection.session)
         self._attached: dict[str, Any] = self._ask(
-            "attached datasets", experiment.get_attached_dataset_versions
+            "attached datasets", self._experiment.get_attached_dataset_versions
         )
 
     @property
@@ -131,7 +132,7 @@ class ExperimentInputs:
         return in_parallel(lambda _: self._patiently(what, call), [None])[0]
 
     def _patiently(self, what: str, call: Callable[[], Result]) -> Result:
-        deadline, pause, told = time.monotonic() + self._patience, 0.5, False
+        deadline, backoff, told = time.monotonic() + self._patience, Backoff(), False
         while True:
             try:
                 return call()
@@ -147,8 +148,7 @@ class ExperimentInputs:
             if not told:
                 self._say(f"{what}: no answer, trying for {self._patience:g} s: {why(failure)}")
             told = True
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 10.0)
+            time.sleep(min(backoff.after(failure), left))
 
 
 class _IncompleteError(Exception):
@@ -166,8 +166,8 @@ def _retry_reads(session: Any) -> None:
 
     retry = Retry(
         total=None,
-        connect=0,
-        read=0,
+        connect=_RETRIES,
+        read=_RETRIES,
         status=_RETRIES,
         status_forcelist=(429, 500, 502, 503, 504),
         allowed_methods=("GET", "XGET"),
