@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ def test_lines_are_read_in_order_as_they_were_written(tmp_path: Path) -> None:
 
 def test_nothing_of_the_log_is_left_in_the_folder(tmp_path: Path) -> None:
     Spool(str(tmp_path)).add([b"line"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_container_left_in_the_folder_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f".log-{os.getpid()}").write_bytes(b"torn")
+    spool = Spool(str(tmp_path))
+    for _ in range(20):
+        spool.add([b"x" * (1 << 20)])
+    assert (len(read(spool)), spool.lost) == (20, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,26 +119,37 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
     assert spool.lost > 0
 
 
+class HalfFull:
+    """A file that takes half of what is written once, then nothing, then all again."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._answers = iter([errno.ENOSPC])
+        self._is_first = True
+        self.truncate, self.fileno = file.truncate, file.fileno
+
+    def write(self, view: memoryview) -> int:
+        if self._is_first:
+            self._is_first = False
+            return self._file.write(view[: len(view) // 2])
+        if error := next(self._answers, None):
+            raise OSError(error, "No space left on device")
+        return self._file.write(view)
+
+
 def test_a_write_that_fails_half_way_leaves_no_torn_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(str(tmp_path))
+    spool = Spool(str(tmp_path), limit=16_000)
+    for start in range(0, 300, 10):
+        spool.add(numbered(start, start + 10))
     spool.add([b"before"])
-    file = spool._segments[0].file
-
-    class HalfFull:
-        def write(self, view: memoryview) -> int:
-            if len(view) < 50:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return file.write(view[:50])
-
-        truncate, fileno = file.truncate, file.fileno
-
-    monkeypatch.setattr(spool._segments[0], "file", HalfFull())
+    monkeypatch.setattr(spool._segments[-1], "file", HalfFull(spool._segments[-1].file))
     spool.add([b"x" * 80])
     monkeypatch.undo()
     spool.add([b"after"])
-    assert read(spool) == [b"before", 1, b"after"]
+    assert read(spool)[-3:] == [b"before", b"x" * 80, b"after"]
+    assert spool.lost > 0
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_bounded_memory() -> None:
@@ -343,6 +365,15 @@ def test_the_full_log_has_every_line_in_its_chapter(tmp_path: Path) -> None:
 
 def test_the_full_log_of_a_run_without_lines_is_a_document(tmp_path: Path) -> None:
     assert full_log(Spool(str(tmp_path)), tmp_path)["--#--Training"]["logs"] == {}
+
+
+def test_the_full_log_says_when_its_end_is_missing(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), limit=1_000)
+    spool.add([b"before"])
+    spool.add([b"x" * 2_000, b"y"])
+    lines = list(full_log(spool, tmp_path)["--#--Training"]["logs"].values())
+    assert lines[0] == "before\n"
+    assert lines[1].startswith("trainpack: 2 lines are missing here")
 
 
 def test_the_full_log_says_where_lines_are_missing(tmp_path: Path) -> None:

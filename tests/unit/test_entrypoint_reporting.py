@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Experiment, Standin
 from platform_runs import environment, finals
-from trainpack_entrypoint.transport import Backoff
+from trainpack_entrypoint.transport import Backoff, Patience
 
 METRICS = """
 import json, os
@@ -184,6 +183,28 @@ def test_a_connection_cut_half_way_loses_nothing(
     assert experiment.statuses == ["RUNNING", "SUCCESS"]
 
 
+def test_answers_that_come_too_late_double_nothing(
+    platform: Standin, container: ContainerRoot, experiment: Experiment
+) -> None:
+    container.script(WAIT + METRICS + "open('model.pt', 'w').write('x')")
+    job = platform.jobs[platform.add_job()]
+    calm = threading.Timer(4.0, setattr, (platform, "delay", 0.0))
+
+    def slow_down() -> None:
+        platform.delay = 1.2
+        calm.start()
+
+    env = environment(platform, experiment.id, job_id=job.id)
+    setup = "import trainpack_entrypoint.transport as t; t.TIMEOUTS = (1.0, 0.8)"
+    ended = run_through(container, env, slow_down, setup=setup)
+    assert ended.code == 0, ended.told
+    assert experiment.logs["loss"].data == [0, 0.5, 1]
+    assert experiment.artifacts["model.pt"].data == b"x"
+    assert printed(experiment.shown) == printed(job.shown) == ["ready"]
+    assert experiment.statuses == ["RUNNING", "SUCCESS"]
+    assert job.history == ["PENDING", "RUNNING", "SUCCEEDED"]
+
+
 def test_a_storm_of_busy_answers_loses_nothing(
     platform: Standin, container: ContainerRoot, experiment: Experiment
 ) -> None:
@@ -301,7 +322,7 @@ def test_a_revoked_token_leaves_the_code_of_a_failed_script(
         ("7", 7, 7),
         ("", 0.2, 0.5),
         ("86400", 60, 60),
-        (formatdate(time.time() + 1e6), 60, 60),
+        ("Thu, 31 Dec 2099 00:00:00 GMT", 60, 60),
         ("soon", 0.2, 0.5),
     ],
 )
@@ -312,6 +333,22 @@ def test_what_the_platform_asks_for_is_waited_within_bounds(
     response.headers["Retry-After"] = header
     waited = Backoff().after(requests.RequestException("busy", response=response))
     assert at_least <= waited <= at_most
+
+
+def test_what_was_granted_is_there_when_all_other_time_is_used_up() -> None:
+    patience, calls = Patience(0.0), 0
+
+    def comes_back() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise requests.RequestException("away")
+
+    assert patience.attempt("output", comes_back) == "output: RequestException: away"
+    assert patience.attempt("status", comes_back) is not None
+    calls = 1
+    patience.grant(10.0)
+    assert patience.attempt("status", comes_back) is None
 
 
 def test_waits_grow_and_differ() -> None:
@@ -479,6 +516,8 @@ def test_two_hundred_thousand_lines_arrive_within_a_hundred_megabytes(
 ) -> None:
     container.script("""
         for number in range(200_000): print("step", number, "loss", number / 7, "accuracy", 0.98765)
+        open("model.pt", "wb").write(bytes(24 << 20))
+        open("large.pt", "wb").write(bytes(60 << 20))
     """)
     process = container.start(env=environment(platform, experiment.id))
     peak = 0
@@ -497,6 +536,10 @@ def test_two_hundred_thousand_lines_arrive_within_a_hundred_megabytes(
     assert printed(experiment.shown) == ended.stdout.decode().splitlines()
     logs = stored_log(platform, experiment.logging_file)["--#--Training"]["logs"]
     assert sum(line.startswith("step ") for line in logs.values()) == 200_000
+    assert {name: len(file.data) for name, file in experiment.artifacts.items()} == {
+        "model.pt": 24 << 20,
+        "large.pt": 60 << 20,
+    }
     assert 0 < peak < 100_000
     assert len(platform.requests) < 2_000
 

@@ -76,7 +76,10 @@ class Spool:
             return FileIO(os.memfd_create("log"), "r+")
         path = os.path.join(self._folder, f".log-{os.getpid()}")
         file = FileIO(
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+"
+            os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC, 0o600
+            ),
+            "r+",
         )
         os.unlink(path)
         return file

@@ -162,8 +162,9 @@ class Patience:
                 call()
             except Exception as error:
                 now = time.monotonic()
-                self._give_up = self._give_up or now + self._seconds
-                if is_permanent(error) or now >= self._give_up:
+                # A refusal is an answer: it ends a row of failures.
+                self._give_up = None if is_permanent(error) else self._give_up or now + self._seconds
+                if self._give_up is None or now >= self._give_up:
                     return f"{what}: {reason(error)}"
                 time.sleep(min(backoff.after(error), self._give_up - now))
             else:
