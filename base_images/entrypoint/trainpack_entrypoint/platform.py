@@ -9,13 +9,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.platform_inputs import read_inputs
 from trainpack_entrypoint.sources import Source
 from trainpack_entrypoint.statuses import set_experiment_status, set_job_status
 from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, new_session, reason
+
+if TYPE_CHECKING:
+    from trainpack_entrypoint.experiment_inputs import ExperimentInputs
 
 DEFAULT_HOST = "https://app.picsellia.com"
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -64,8 +67,8 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
         RunError: `configuration` when the platform refuses what was configured, `platform` when it does not
             answer in time.
     """
-    # Else the SDK prints to stdout, which belongs to the script.
-    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = "1"
+    # Else the SDK prints to stdout, which belongs to the script, and draws progress bars.
+    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = os.environ["TQDM_DISABLE"] = "1"
     deadline, backoff, told = time.monotonic() + timeout, Backoff(), False
     while True:
         try:
@@ -155,6 +158,21 @@ class Platform:
         self.job = job
         self.sources: list[Source] = []
         self.problems: list[str] = []
+
+    def inputs(self, patience: float, say: Callable[[str], None]) -> ExperimentInputs | None:
+        """The files and datasets that the experiment offers; None without one.
+
+        Args:
+            patience: Seconds without an answer after which the platform is given up.
+
+        Raises:
+            RunError: The platform refuses or does not answer.
+        """
+        from trainpack_entrypoint.experiment_inputs import ExperimentInputs
+
+        if self.experiment is None:
+            return None
+        return ExperimentInputs(self.experiment, patience, say)
 
     def set_running(self) -> None:
         """Say that the run has begun."""

@@ -13,7 +13,7 @@ from trainpack_entrypoint.packing import Artifact, artifacts
 from trainpack_entrypoint.platform import Platform
 from trainpack_entrypoint.spool import Spool
 from trainpack_entrypoint.statuses import set_experiment_status, set_job_status, set_launched_status
-from trainpack_entrypoint.transport import Patience, new_session
+from trainpack_entrypoint.transport import Patience, on_its_own
 
 # The start of a training does not wait for long for what it can do without.
 _START_PATIENCE = 10.0
@@ -154,12 +154,7 @@ def _place_below(temporary: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _send_to(target: Any) -> Callable[[Message], None]:
-    """The same object behind a session of its own, which another thread can use."""
-    import copy
-
-    own = copy.copy(target)
-    own._connection = copy.copy(target.connection)
-    own._connection.session = new_session()
+    own = on_its_own(target)
 
     def send(message: Message) -> None:
         own.line_nb = message.number

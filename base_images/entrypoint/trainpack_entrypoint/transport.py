@@ -46,6 +46,16 @@ def new_session() -> Any:
     return Patient()
 
 
+def on_its_own(target: Any) -> Any:
+    """An object of the SDK behind a session of its own, which another thread can use."""
+    import copy
+
+    own = copy.copy(target)
+    own._connection = copy.copy(target.connection)
+    own._connection.session = new_session()
+    return own
+
+
 def _shorter(timeout: Any) -> tuple[float, float]:
     # The SDK waits five minutes for an answer; a container that is about to end has no such time.
     asked = timeout if isinstance(timeout, int | float) else TIMEOUTS[1]
