@@ -74,6 +74,15 @@ def text(report: Report) -> str:
     failures = [each for each in report.results if each.status == "failed"]
     lines = [table(rows, ("CHECK", "STATUS", "SEEN"))]
     lines += [f"\n{each.name}: {each.proves}\n  → {each.remedy}" for each in failures]
+    lines += [f"\n{_layers(report)}"] if report.layers else []
     passed = sum(each.status == "passed" for each in report.results)
     lines.append(f"\n{report.reference}: {passed} of {len(report.results)} checks passed")
     return "\n".join(lines)
+
+
+def _layers(report: Report) -> str:
+    rows = [
+        (str(number), f"{each.size / 1e6:.1f} MB", each.made_by)
+        for number, each in enumerate(report.layers, 1)
+    ]
+    return table(rows, ("LAYER", "SIZE", "MADE BY"))
