@@ -145,7 +145,10 @@ def trainpack_image(
 
         client()
         given: str | None = pytestconfig.getoption("trainpack_image")
-        return given or _build_once(trainpack_folder, _shared(tmp_path_factory.getbasetemp()))
+        temporary = tmp_path_factory.getbasetemp()
+        # The parent is what the workers of one session have in common; without workers, many sessions.
+        shared = temporary.parent if hasattr(pytestconfig, "workerinput") else temporary
+        return given or _build_once(trainpack_folder, shared)
 
 
 @pytest.fixture
@@ -176,11 +179,6 @@ def as_text(value: Any) -> str:
 
 def _fail(text: str) -> NoReturn:
     pytest.fail(text, pytrace=False)
-
-
-def _shared(temporary: Path) -> Path:
-    """A folder that all workers of this session have in common, and no other session."""
-    return temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
 
 
 def _build_once(folder: Path, shared: Path) -> str:
