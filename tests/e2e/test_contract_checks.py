@@ -14,6 +14,8 @@ from builder.checks.contract import CHECKS, Check
 from builder.checks.report import last_report, read_report
 from builder.checks.runner import Train, check_image
 from builder.containers import find_image
+from builder.engine import client
+from builder.workdir import last_build
 
 pytest_plugins = ["contract_image"]
 pytestmark = pytest.mark.engine
@@ -86,3 +88,24 @@ def test_json_is_the_report_on_stdout(contract_image: str, tmp_path: Path) -> No
     document = succeed(tmp_path, "test", contract_image, "--json").json
     assert document["passed"] is True
     assert {each["name"] for each in document["results"]} == {check.name for check in CHECKS}
+
+
+def test_an_image_that_is_older_than_its_folder_is_tested_and_said_to_be(
+    base_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("print('training')\n")
+    succeed(tmp_path, "wrap", "train.py", "--name", "registry.example.com/tests/older")
+    built = succeed(tmp_path, "build", "--json").json
+    try:
+        (tmp_path / "requirements.txt").write_text("tomli-w\n")
+        succeed(tmp_path, "lock")
+        done = trainpack(tmp_path, "test")
+        assert done.code == 0, done.output
+        assert "older than its folder, where this changed: light wheels" in done.stderr
+        assert "lock " in done.stderr
+        assert "`trainpack build`" in done.stderr
+        succeed(tmp_path, "build")
+        assert "older than its folder" not in succeed(tmp_path, "test").stderr
+    finally:
+        for image in {built["image_id"], last_build(tmp_path).image_id}:
+            client().images.remove(image, force=True)

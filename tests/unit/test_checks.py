@@ -245,3 +245,8 @@ def test_the_table_tells_the_remedy_of_a_failure() -> None:
 def test_names_are_unique_and_every_check_says_what_it_proves() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.proves and check.remedy for check in CHECKS)
+
+
+def test_the_documentation_lists_every_check_with_what_it_proves() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    assert [check.name for check in CHECKS if f"| `{check.name}` | {check.proves} |" not in text] == []
