@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from needs import unavailable
 
 from builder.containers import as_file
 
@@ -48,6 +50,31 @@ def second_engine(data: Path, *images: str, tcp: socket.socket | None = None) ->
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def over_ssh(data: Path, host: str) -> dict[str, str]:
+    """The environment in which the engine at `host` is reached through a real ssh client and server.
+
+    The server needs no port and no process of its own: the client starts it, and they talk through a pipe.
+    """
+    server = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if server is None:
+        unavailable("there is no ssh server: run scripts/test-services")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", data / key], check=True)
+    (data / "sshd_config").write_text(
+        f"HostKey {data}/host\nAuthorizedKeysFile {data}/user.pub\nStrictModes no\nPidFile none\n"
+        f"SetEnv DOCKER_HOST={host}\n"
+    )
+    (data / "ssh_config").write_text(
+        f"ProxyCommand {server} -i -f {data}/sshd_config\nIdentityFile {data}/user\n"
+        "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+    )
+    # In front of the machine's own, as a user's ~/.ssh/config would be.
+    (data / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {data}/ssh_config "$@"\n')
+    (data / "ssh").chmod(0o755)
+    return {"PATH": f"{data}:{os.environ['PATH']}", "DOCKER_HOST": "ssh://root@engine.example.com"}
 
 
 @contextmanager

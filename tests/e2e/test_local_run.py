@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from second_engine import second_engine, short_folder
+from second_engine import over_ssh, second_engine, short_folder
 
 from builder.containers import remove_volume
 from builder.engine import client
@@ -279,13 +280,38 @@ def test_on_a_remote_engine_every_check_of_the_contract_passes(
     assert sum(layer["size"] for layer in report["layers"]) > 1_000_000
 
 
+def test_an_engine_is_reached_over_ssh(
+    contract_image: str, tmp_path: Path, engine_elsewhere: Elsewhere
+) -> None:
+    _data_folder(tmp_path)
+    arguments = ["run", contract_image, "--output", "output", "--data", "train=data"]
+    env = over_ssh(engine_elsewhere.folder, engine_elsewhere.socket)
+    done = _trainpack(tmp_path, *arguments, "--", "--show-data", "train", env=env)
+    assert done.returncode == 0, done.stderr
+    _assert_data_was_seen(done.stdout)
+    assert (tmp_path / "output" / "outputs" / "weights.json").is_file()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An engine that has the image and shares nothing with this machine's, by its two addresses."""
+
+    folder: Path
+    socket: str
+    tcp: str
+
+
 @pytest.fixture(scope="module")
-def remote_engine(contract_image: str) -> Iterator[dict[str, str]]:
-    """A second engine that has the image, by an address that is no socket of this machine."""
+def engine_elsewhere(contract_image: str) -> Iterator[Elsewhere]:
     with short_folder() as data, socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with second_engine(data, contract_image, tcp=server):
-            yield {"DOCKER_HOST": address}
+        with second_engine(data, contract_image, tcp=server) as host:
+            yield Elsewhere(data, host, address)
+
+
+@pytest.fixture
+def remote_engine(engine_elsewhere: Elsewhere) -> dict[str, str]:
+    return {"DOCKER_HOST": engine_elsewhere.tcp}
 
 
 def _data_folder(parent: Path) -> Path:
