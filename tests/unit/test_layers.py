@@ -8,7 +8,8 @@ import io
 import json
 import tarfile
 import tracemalloc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import pytest
 from plans import SPEC, plan
@@ -126,21 +127,35 @@ def test_what_is_no_image_is_told_and_never_passes(saved: bytes) -> None:
         read_image(io.BytesIO(saved))
 
 
-def test_memory_stays_flat_over_a_large_layer() -> None:
+ENDING = tar({"c.json": config([b""]), "manifest.json": b'[{"Config": "c.json", "Layers": ["a.tar"]}]'})
+
+
+def saved_with_a_layer(size: int, content: Iterable[bytes]) -> Iterator[bytes]:
+    yield entry("a.tar", size=size + 2 * tarfile.BLOCKSIZE).tobuf()
+    yield from content
+    yield bytes(2 * tarfile.BLOCKSIZE) + ENDING
+
+
+def one_large_file() -> Iterator[bytes]:
     header = entry("opt/venv/lib/big.so", size=1 << 30).tobuf()
-    inner = len(header) + (1 << 30) + 2 * tarfile.BLOCKSIZE
-    ending = tar({"c.json": config([b""]), "manifest.json": b'[{"Config": "c.json", "Layers": ["a.tar"]}]'})
+    content = (bytes(1 << 20) for _ in range(1 << 10))
+    return saved_with_a_layer(len(header) + (1 << 30), chain([header], content))
 
-    def chunks() -> Iterator[bytes]:
-        yield entry("a.tar", size=inner).tobuf() + header
-        for _ in range(1 << 10):
-            yield bytes(1 << 20)
-        yield bytes(2 * tarfile.BLOCKSIZE) + ending
 
+def many_small_files() -> Iterator[bytes]:
+    headers = (entry(f"opt/venv/lib/{number}.py", size=0).tobuf() for number in range(15_000))
+    return saved_with_a_layer(15_000 * tarfile.BLOCKSIZE, headers)
+
+
+@pytest.mark.parametrize(
+    ("saved", "size", "files"), [(one_large_file, 1 << 30, 1), (many_small_files, 0, 15_000)]
+)
+def test_memory_stays_flat(saved: Callable[[], Iterator[bytes]], size: int, files: int) -> None:
     tracemalloc.start()
     try:
-        assert [layer.size for layer in read_image(as_file(chunks())).layers] == [1 << 30]
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        (layer,) = read_image(as_file(saved())).layers
+        assert (layer.size, layer.files) == (size, files)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
 
@@ -204,7 +219,7 @@ def test_what_is_the_systems_or_large_is_not_read(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "kinds"),
-    [(0o644, []), (0o4755, ["setuid"]), (0o2755, ["setgid"]), (0o666, ["writable by all"])],
+    [(0o644, []), (0o4755, ["setuid"]), (0o2755, ["setgid"]), (0o646, ["writable by all"]), (0o664, [])],
 )
 def test_a_mode_that_gives_too_much_is_found(mode: int, kinds: list[str]) -> None:
     assert [found.kind for found in found_in("/usr/bin/x", entry("x", mode))] == kinds
