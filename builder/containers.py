@@ -178,9 +178,13 @@ def _content(info: tarfile.TarInfo, content: Path | bytes) -> Iterator[bytes]:
 @contextmanager
 def _archive(container: Container, path: str) -> Iterator[tarfile.TarFile]:
     chunks, _ = container.get_archive(path)
-    reader = io.BufferedReader(cast("io.RawIOBase", _Chunks(chunks)), _CHUNK)
-    with tarfile.open(fileobj=reader, mode="r|") as archive:
+    with tarfile.open(fileobj=as_file(chunks), mode="r|") as archive:
         yield archive
+
+
+def as_file(chunks: Iterable[bytes]) -> io.BufferedReader:
+    """A stream of the engine's, to be read as a file."""
+    return io.BufferedReader(cast("io.RawIOBase", _Chunks(chunks)), _CHUNK)
 
 
 class _Chunks(io.RawIOBase):

@@ -23,6 +23,7 @@ REMEDY = (
     "start Docker, or point DOCKER_HOST or a docker context at an engine; "
     "on Debian `apt-get install docker.io` installs one; `trainpack doctor` checks it"
 )
+SSH_REMEDY = "install what the docker SDK needs for ssh: `pip install 'trainpack[ssh]'`"
 
 
 @functools.cache
@@ -37,8 +38,9 @@ def client() -> docker.DockerClient:
         connection.ping()
     except (DockerException, OSError) as error:
         reason = str(error).split("\n")[0]
+        remedy = SSH_REMEDY if "paramiko" in reason else REMEDY
         raise EngineUnavailableError(
-            f"no container engine answers at {endpoint()}: {reason}", remedy=REMEDY
+            f"no container engine answers at {endpoint()}: {reason}", remedy=remedy
         ) from None
     return connection
 

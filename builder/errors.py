@@ -34,6 +34,12 @@ class TrainpackError(Exception):
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
 
+    @property
+    def explained(self) -> str:
+        """All of it, as lines to show: place and message, details, remedy."""
+        remedy = [f"  → {self.remedy}"] if self.remedy else []
+        return "\n".join([str(self), *(f"  {line}" for line in self.details), *remedy])
+
 
 class UsageError(TrainpackError):
     """The command line, or what the user declared, is wrong; nothing was done."""

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from builder import bases
+from builder.builders.buildkit import Follow
 from builder.builders.context import entrypoint_hash
+from builder.builders.docker import DockerBuilder
 from builder.code import check_script_is_carried, read_code
 from builder.lock.pylock import is_locked, lock_project, read_lock
-from builder.plan import BuildPlan, Inputs, base_name, make_plan
+from builder.plan import BuildPlan, BuiltImage, Inputs, base_name, make_plan
 from builder.revision import revision
 from builder.scan import option_names, scan_script
 from builder.spec import TrainingSpec, load_spec
+from builder.workdir import remember_build, remember_plan
 
 
 def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
@@ -43,6 +46,36 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
             options=_options(spec, folder),
         ),
     )
+
+
+def build_project(
+    folder: Path,
+    environ: Mapping[str, str],
+    *,
+    follow: Follow,
+    say: Callable[[str], None],
+    update_lock: bool = False,
+) -> BuiltImage:
+    """Lock where that is needed, build the project's image, and remember it as the folder's last build.
+
+    Args:
+        follow: Receives the events of the build.
+        say: Receives one-line messages.
+
+    Raises:
+        SpecError: `trainpack.toml` or what it names is wrong.
+        LockError: The requirements cannot be resolved, or the lock does not belong to them.
+        EngineError: The build failed, or no engine answers.
+    """
+    if ensure_lock(folder, environ, update=update_lock):
+        say("resolved the requirements to pylock.toml")
+    ensure_base(folder, say)
+    planned = read_plan(folder, environ)
+    say(f"building {planned.reference}")
+    image = DockerBuilder(environ, follow).build(planned, folder)
+    remember_plan(folder, planned)
+    remember_build(folder, image)
+    return image
 
 
 def ensure_base(folder: Path, say: Callable[[str], None]) -> None:

@@ -19,11 +19,13 @@ from docker.types import Mount
 from trainpack_entrypoint.manifest import PATH, Manifest
 
 from builder.checks import probe
+from builder.checks.layers import SavedImage, read_image
 from builder.checks.values import other_value
 from builder.containers import (
     INPUTS,
     WORKSPACE,
     Entry,
+    as_file,
     created,
     engine_errors,
     file_entry,
@@ -87,12 +89,25 @@ class Context:
         self.image = image
         self._running: set[Container] = set()
         self._ended = False
+        self._reading = threading.Lock()
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The image's configuration: user, entrypoint, labels."""
         with engine_errors(self.image.reference):
             return dict(client().images.get(self.image.image_id).attrs["Config"])
+
+    @cached_property
+    def manifest_document(self) -> dict[str, Any]:
+        """The baked `image.json`, as it is.
+
+        Raises:
+            ContractError: There is none, or it is no JSON object.
+        """
+        try:
+            return dict(json.loads(self._file(PATH)))
+        except (ValueError, TypeError) as error:
+            raise ContractError(f"{PATH} cannot be read: {error!r}") from None
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -102,9 +117,34 @@ class Context:
             ContractError: There is none, or it cannot be read.
         """
         try:
-            return Manifest.from_json(json.loads(self._file(PATH)))
-        except (ValueError, KeyError, TypeError) as error:
+            return Manifest.from_json(self.manifest_document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ContractError(f"{PATH} cannot be read: {error!r}") from None
+
+    @property
+    def saved(self) -> SavedImage:
+        """The image's layers and configuration, read from the engine once, whichever check asks first.
+
+        Raises:
+            ContractError: They cannot be read.
+        """
+        with self._reading:
+            return self._saved
+
+    @cached_property
+    def _saved(self) -> SavedImage:
+        with engine_errors(self.image.reference):
+            chunks = client().images.get(self.image.image_id).save(chunk_size=1 << 20)
+            return read_image(as_file(self._until_ended(chunks)))
+
+    def _until_ended(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._fail_if_ended()
+            yield chunk
+
+    def _fail_if_ended(self) -> None:
+        if self._ended:
+            raise ContractError("the test was interrupted")
 
     @cached_property
     def script(self) -> str:
@@ -126,7 +166,7 @@ class Context:
     @cached_property
     def plain(self) -> Observation:
         """The probe under the image's default user, nothing changed but required parameters."""
-        return self.run_probe({"walk": "writable"})
+        return self.run_probe({"walk": True})
 
     def run_probe(
         self,
@@ -224,8 +264,7 @@ class Context:
         timer.start()
         self._running.add(container)
         try:
-            if self._ended:
-                raise ContractError("the test was interrupted")
+            self._fail_if_ended()
             yield overdue
         finally:
             timer.cancel()

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from fnmatch import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
+
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from builder.checks import probe
 from builder.checks.context import Context, Observation
+from builder.checks.layers import Layer
+from builder.checks.leftovers import (
+    CACHES,
+    LOOSE,
+    SECRETS,
+    TOOLS,
+    VERSION_CONTROL,
+    is_secret_setting,
+    secret_settings,
+)
 from builder.checks.report import CheckResult
 from builder.checks.values import MARK, missing_values, other_value
 from builder.errors import ContractError
@@ -20,6 +30,10 @@ from builder.plan import CONTRACT, ENTRYPOINT, LABEL
 ANY_USER = "42420:42420"
 REBUILD = "build the image with `trainpack build` and do not change it afterwards"
 SHOWN = 5
+
+
+class NotShownError(ContractError):
+    """The image leaves no way to see whether the promise is kept."""
 
 
 class Check(ABC):
@@ -42,9 +56,11 @@ class Check(ABC):
             EngineError: The engine failed; a failing image is a result.
         """
         start = time.monotonic()
-        status: Literal["passed", "failed"] = "passed"
+        status: Literal["passed", "failed", "skipped"] = "passed"
         try:
             detail = self._look(context)
+        except NotShownError as error:
+            status, detail = "skipped", error.message
         except ContractError as error:
             status, detail = "failed", error.message
         return CheckResult(
@@ -52,7 +68,7 @@ class Check(ABC):
             status=status,
             proves=self.proves,
             detail=detail,
-            remedy="" if status == "passed" else self.remedy,
+            remedy=self.remedy if status == "failed" else "",
             seconds=round(time.monotonic() - start, 2),
         )
 
@@ -215,6 +231,27 @@ class NoCapabilities(_Confined):
     options: ClassVar[dict[str, Any]] = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 
 
+class Confined(_Confined):
+    """All of these at once, as a strict cluster runs it."""
+
+    name = "confined"
+    proves = (
+        "it runs under any uid with a read-only root, no network, no capability and 1 MiB of shared memory"
+    )
+    remedy = "run the image with all of these together; each on its own is a check above"
+    options: ClassVar[dict[str, Any]] = {
+        "user": ANY_USER,
+        **ReadOnlyRoot.options,
+        **NoNetwork.options,
+        **SmallShm.options,
+        **NoCapabilities.options,
+    }
+
+    def _look(self, context: Context) -> str:
+        super()._look(context)
+        return "all of these together"
+
+
 class Parameters(Check):
     """Every declared parameter reaches the script."""
 
@@ -329,76 +366,109 @@ class Writable(Check):
         return "nothing but /workspace"
 
 
-class Contents(Check):
+class _InNoLayer(Check):
+    """No layer holds what is of certain kinds, not even where a later layer removes it."""
+
+    kinds: ClassVar[tuple[str, ...]]
+
+    def _look(self, context: Context) -> str:
+        layers = context.saved.layers
+        met = [f"{kind}: {some(paths)}" for kind in self.kinds if (paths := list(places(layers, kind)))]
+        expect(not met, "; ".join(met))
+        return f"{sum(layer.files for layer in layers)} files and folders in {len(layers)} layers"
+
+
+def places(layers: Sequence[Layer], kind: str) -> Iterator[str]:
+    """Where the layers hold something of a kind: `/opt/app/.env in layer 9, removed later`."""
+    for number, layer in enumerate(layers, 1):
+        for each in layer.found:
+            if each.kind == kind:
+                gone = any(later.hides(each.path) for later in layers[number:])
+                yield f"{each.path} in layer {number}{', removed later' if gone else ''}"
+
+
+class Contents(_InNoLayer):
     """No secrets, caches or build tools are left in the image."""
 
     name = "contents"
-    proves = "no secrets, .env, .git, caches or compilers are in the image"
-    remedy = "add it to .dockerignore or [image] exclude, and build again"
-
-    def _look(self, context: Context) -> str:
-        seen = ended(context.run_probe({"walk": "contents"}, user="0:0", network_mode="none")).seen
-        found = [f"{what}: {some(paths)}" for what, paths in leftovers(seen["paths"], seen["private_keys"])]
-        expect(not found, "; ".join(found))
-        return f"{len(seen['paths'])} files and folders looked at"
+    proves = "no secrets, .env, .git, caches or compilers are in any layer"
+    remedy = "add it to .dockerignore or [image] exclude and build again: a later layer only hides it"
+    kinds = (SECRETS, VERSION_CONTROL, CACHES, TOOLS)
 
 
-_SECRETS = (".env", ".env.*", ".netrc", ".pypirc", ".git-credentials", ".npmrc", "id_rsa", "id_ed25519")
-_HARMLESS = (".env.example", ".env.sample", ".env.template")
-_SECRET_PATHS = ("*/.aws/credentials", "*/.docker/config.json", "*/.kube/config", "*/.ssh/*")
-_CACHES = ("*/.cache/pip/*", "*/.cache/uv/*", "/var/cache/uv/*", "/var/cache/apt/*.bin", "*/archives/*.deb")
-_TOOLS = re.compile(
-    r"(.+-linux-gnu-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+)(-\d+)?|cc1|cc1plus|uvx?|pip[\d.]*"
-)
-_PACKAGES = re.compile(r"/site-packages/|/dist-packages/")
+class Permissions(_InNoLayer):
+    """Nobody gains rights or changes files, whoever the container runs as."""
+
+    name = "permissions"
+    proves = "no file of any layer is setuid, setgid or writable by all"
+    remedy = "`chmod ug-s,o-w` it in the step that adds it: a later layer only hides it"
+    kinds = tuple(LOOSE.values())
 
 
-def leftovers(paths: Iterable[str], private_keys: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
-    """What of an image's files should not be there, by kind; nothing for a clean image.
+class Settings(Check):
+    """The configuration, which everybody who pulls the image can read, holds no secret."""
 
-    What comes with the script's own packages is public and wanted: a requirement may well bring pip, or a
-    test's key.
-    """
-    own = [path for path in paths if not _PACKAGES.search(path)]
-    keys = [path for path in private_keys if not _PACKAGES.search(path)]
-    kinds = {
-        "secrets": sorted({*keys, *filter(_is_secret, own)}),
-        "version control": [path for path in own if path.endswith("/.git")],
-        "caches": [path for path in own if _is_cache(path)],
-        "build tools": [path for path in own if _is_tool(path)],
-    }
-    return [(kind, found) for kind, found in kinds.items() if found]
-
-
-def _is_secret(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    if name in _HARMLESS:
-        return False
-    return any(fnmatch(name, pattern) for pattern in _SECRETS) or any(
-        fnmatch(path, pattern) for pattern in _SECRET_PATHS
+    name = "settings"
+    proves = "no secret is in the image's variables, labels, parameters or build history"
+    remedy = (
+        "revoke it; then give it to build steps as `RUN --mount=type=secret`, to runs as `--env NAME`, and "
+        "build again"
     )
 
+    def _look(self, context: Context) -> str:
+        config = context.saved.config
+        met = list(secret_settings(config))
+        met += [
+            f"the default of parameter {parameter.name}"
+            for parameter in context.manifest.parameters.values()
+            if isinstance(parameter.default, str) and is_secret_setting(parameter.name, parameter.default)
+        ]
+        expect(not met, some(met))
+        return f"{len(config.get('history') or ())} steps of the history looked at"
 
-def _is_cache(path: str) -> bool:
-    is_list = path.startswith("/var/lib/apt/lists/") and not path.endswith(("/lock", "/partial", "/auxfiles"))
-    return is_list or any(fnmatch(path, pattern) for pattern in _CACHES)
+
+class Packages(Check):
+    """What is installed is what was locked."""
+
+    name = "packages"
+    proves = "exactly the locked packages are installed, in the locked versions"
+    remedy = f"put what is missing into the requirements; {REBUILD}"
+
+    def _look(self, context: Context) -> str:
+        locked = context.manifest_document.get("packages")
+        if locked is None:
+            raise NotShownError("image.json names no packages: an older trainpack built it")
+        installed = ended(context.plain).seen["packages"]
+        wrong = package_differences(locked, installed)
+        expect(not wrong, "; ".join(wrong))
+        return f"{len(installed)} packages"
 
 
-def _is_tool(path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    in_reach = folder.endswith(("/bin", "/sbin")) or name.startswith("cc1")
-    return in_reach and not path.startswith("/opt/venv/") and _TOOLS.fullmatch(name) is not None
+def package_differences(locked: Mapping[str, str], installed: Mapping[str, str]) -> list[str]:
+    """The packages that are not installed as they are locked."""
+    wanted = {canonicalize_name(name): version for name, version in locked.items()}
+    met = {canonicalize_name(name): version for name, version in installed.items()}
+    missing, extra = wanted.keys() - met.keys(), met.keys() - wanted.keys()
+    others = [
+        f"{name} {met[name]} instead of {wanted[name]}"
+        for name in wanted.keys() & met.keys()
+        if canonicalize_version(met[name]) != canonicalize_version(wanted[name])
+    ]
+    kinds = {"missing": missing, "not locked": extra, "other versions": others}
+    return [f"{kind}: {some(names)}" for kind, names in kinds.items() if names]
 
 
 CHECKS: tuple[Check, ...] = (
     Entrypoint(),
     Labels(),
+    Packages(),
     NonRoot(),
     AnyUser(),
     ReadOnlyRoot(),
     NoNetwork(),
     SmallShm(),
     NoCapabilities(),
+    Confined(),
     Parameters(),
     Labelmap(),
     BadParameter(),
@@ -407,4 +477,6 @@ CHECKS: tuple[Check, ...] = (
     Outputs(),
     Writable(),
     Contents(),
+    Permissions(),
+    Settings(),
 )

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,14 +22,14 @@ REPORT = "trainpack-probe.json"
 RELATIVE = "trainpack-probe-relative.txt"
 SIGNAL = "trainpack-probe-signal.txt"
 NOT_THE_IMAGE = frozenset(["/proc", "/sys", "/dev", "/workspace", "/mnt/trainpack"])
-KEY_NAMES = (".pem", ".key", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
+SITE_PACKAGES = "opt/venv/lib/python3*/site-packages"
 
 
 def main(task: dict[str, Any]) -> NoReturn:
     """Observe, report, and end as the task says.
 
     Args:
-        task: `exit`: the code to end with; `wait`: for a signal; `walk`: `writable` or `contents`;
+        task: `exit`: the code to end with; `wait`: for a signal; `walk`: also look at the file system;
             `variables`: environment variables whose values are wanted, of the others only the names are.
     """
     if os.environ.get("RANK", "0") == "0":
@@ -43,7 +44,6 @@ def main(task: dict[str, Any]) -> NoReturn:
 def observe(task: dict[str, Any]) -> dict[str, Any]:
     """What a script sees of its arguments, environment, inputs and, when asked for, the file system."""
     inputs = Path(os.environ.get("TRAINPACK_INPUTS", "/workspace/inputs"))
-    walk = {"writable": writable, "contents": contents}.get(task.get("walk", ""), dict)
     return {
         "argv": sys.argv[1:],
         "cwd": str(Path.cwd()),
@@ -54,19 +54,26 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
         "parameters": _read_json(inputs / "parameters.json"),
         "labelmap": _read_json(inputs / "labelmap.json"),
         "datasets": sorted(path.name for path in (inputs / "datasets").glob("*")),
-        **walk(),
+        **({"writable": writable(), "packages": packages()} if task.get("walk") else {}),
     }
 
 
-def writable(top: str = "/") -> dict[str, Any]:
+def writable(top: str = "/") -> list[str]:
     """Files and folders that the current user may write to."""
-    return {"writable": [path for path in _paths(top) if os.access(path, os.W_OK)]}
+    return [path for path in _paths(top) if os.access(path, os.W_OK)]
 
 
-def contents(top: str = "/") -> dict[str, Any]:
-    """Every file and folder, and those that hold a private key."""
-    paths = list(_paths(top))
-    return {"paths": paths, "private_keys": [path for path in paths if _holds_private_key(path)]}
+def packages(site_packages: str = SITE_PACKAGES) -> dict[str, str]:
+    """What is installed beside the script, by name, from its metadata."""
+    found = {}
+    for path in Path("/").glob(f"{site_packages}/*.dist-info/METADATA"):
+        # The headers alone: a description may run to megabytes.
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            headers = dict(
+                line.rstrip().split(": ", 1) for line in takewhile(str.strip, lines) if ": " in line
+            )
+        found[headers["Name"]] = headers["Version"]
+    return found
 
 
 def _paths(folder: str) -> Iterator[str]:
@@ -79,15 +86,6 @@ def _paths(folder: str) -> Iterator[str]:
             yield entry.path
             if entry.is_dir():
                 yield from _paths(entry.path)
-
-
-def _holds_private_key(path: str) -> bool:
-    if not path.endswith(KEY_NAMES):
-        return False
-    try:
-        return b"PRIVATE KEY-----" in Path(path).read_bytes()
-    except OSError:
-        return False
 
 
 def _read_json(path: Path) -> Any:

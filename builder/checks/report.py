@@ -30,12 +30,21 @@ class CheckResult(Record):
     seconds: float = 0.0
 
 
+class LayerSize(Record):
+    """One layer: the step that made it, its diff id, and the bytes of its files, unpacked."""
+
+    made_by: str
+    digest: str
+    size: int
+
+
 class Report(Record):
-    """All checks of one image id."""
+    """All checks of one image id, and what its size comes from, base first."""
 
     reference: str
     image_id: str
     results: tuple[CheckResult, ...]
+    layers: tuple[LayerSize, ...] = ()
 
     @property
     def passed(self) -> bool:

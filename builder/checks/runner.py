@@ -9,7 +9,7 @@ from pathlib import Path
 
 from builder.checks.context import Context
 from builder.checks.contract import CHECKS, Check, ended
-from builder.checks.report import CheckResult, Report
+from builder.checks.report import CheckResult, LayerSize, Report
 from builder.errors import ContractError
 from builder.plan import BuiltImage
 
@@ -63,11 +63,26 @@ def check_image(
     except BaseException:
         context.end()
         raise
-    return Report(reference=image.reference, image_id=image.image_id, results=tuple(results))
+    return Report(
+        reference=image.reference,
+        image_id=image.image_id,
+        results=tuple(results),
+        layers=_layer_sizes(context),
+    )
+
+
+def _layer_sizes(context: Context) -> tuple[LayerSize, ...]:
+    try:
+        layers = context.saved.layers
+    except ContractError:
+        return ()
+    return tuple(LayerSize(made_by=each.made_by, digest=each.digest, size=each.size) for each in layers)
 
 
 def _results(context: Context, checks: Sequence[Check], train: Check | None) -> Iterator[CheckResult]:
     with ThreadPoolExecutor(AT_A_TIME) as pool:
+        # The longest wait of all; the checks that need it come last.
+        pool.submit(lambda: context.saved)
         try:
             yield from pool.map(lambda check: check.run(context), checks)
         except BaseException:

@@ -9,13 +9,12 @@ from typing import Annotated
 import typer
 
 from builder.builders.buildkit import Follow
-from builder.builders.docker import DockerBuilder
 from builder.builders.progress import tell, watch
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.plan import BuiltImage
-from builder.project import ensure_base, ensure_lock, read_plan
+from builder.project import build_project
 from builder.publish import publish
-from builder.workdir import remember_build, remember_plan, remember_push
+from builder.workdir import remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -30,14 +29,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
-    if ensure_lock(folder, os.environ, update=update_lock):
-        note("resolved the requirements to pylock.toml")
-    ensure_base(folder, note)
-    planned = read_plan(folder, os.environ)
-    note(f"building {planned.reference}")
-    image = DockerBuilder(os.environ, _progress()).build(planned, folder)
-    remember_plan(folder, planned)
-    remember_build(folder, image)
+    image = build_project(folder, os.environ, follow=_progress(), say=note, update_lock=update_lock)
     digest = None
     if push:
         published = publish(image, note)

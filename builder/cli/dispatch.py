@@ -74,11 +74,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _report(error: TrainpackError, *, as_json: bool) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    for line in error.details:
-        print(f"  {line}", file=sys.stderr)
-    if error.remedy:
-        print(f"  → {error.remedy}", file=sys.stderr)
+    print(f"error: {error.explained}", file=sys.stderr)
     if as_json:
         told = {"message": error.message, "place": error.place, "remedy": error.remedy}
         print(json.dumps({"error": told | {"details": list(error.details)}}))

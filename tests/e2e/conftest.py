@@ -7,11 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import docker
 import pytest
 import requests
+from needs import unavailable
 from standin_container import StandinContainer
 
 from builder.bases import ensure_base, package_sources
@@ -21,13 +22,6 @@ from builder.plan import Base
 
 TESTS = Path(__file__).parents[1]
 TOKEN = "standin-token"
-
-
-def unavailable(reason: str) -> NoReturn:
-    """CI has to run everything; elsewhere a machine without an engine can still run the rest."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +44,17 @@ def base_image(base: Base) -> str:
 
 @pytest.fixture(scope="session")
 def docker_compose_command(engine: docker.DockerClient) -> str:
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if (
-            shutil.which(command[0])
-            and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
-        ):
-            return " ".join(command)
-    unavailable("there is neither `docker compose` nor docker-compose: run scripts/test-services")
+    commands = (["docker", "compose"], ["docker-compose"])
+    found = next((command for command in commands if _answers_version(command)), None)
+    if found is None:
+        unavailable("there is neither `docker compose` nor docker-compose: run scripts/test-services")
+    return " ".join(found)
+
+
+def _answers_version(command: list[str]) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,8 @@ MANIFEST = Manifest(
     labelmap={"0": "car", "1": "person"},
 )
 
+PACKAGES = {"sample": "1.0"}
+
 LABELS = {
     "org.opencontainers.image.title": "contract",
     "org.opencontainers.image.version": MANIFEST.version,
@@ -105,13 +107,16 @@ LABELS = {
     f"{LABEL}.base": "cpu",
 }
 
+PACKAGE = "/opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint"
+
 DOCKERFILE = """\
 FROM {base}
 USER root
 RUN python3 -m venv --without-pip /opt/trainpack && python3 -m venv --without-pip /opt/venv
-COPY entrypoint /opt/trainpack/lib/python3.11/site-packages/trainpack_entrypoint
+COPY entrypoint {package}
 ENV PATH=/opt/venv/bin:$PATH
 LABEL {labels}
+COPY packages /opt/venv/lib/python3.11/site-packages
 COPY app /opt/app
 COPY image.json /opt/trainpack/image.json
 USER 1000:1000
@@ -132,14 +137,15 @@ def contract_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def changed_image(contract_image: str, tmp_path: Path) -> Iterator[Callable[[Sequence[str]], str]]:
-    """Makes an image that differs from the contract image by a few Dockerfile lines."""
+def changed_image(contract_image: str, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Makes an image of the contract image and a folder whose Dockerfile says what is added to it."""
     made: list[str] = []
 
-    def change(lines: Sequence[str]) -> str:
+    def change(folder: Path) -> str:
         context = tmp_path / f"image-{len(made)}"
-        context.mkdir()
-        (context / "Dockerfile").write_text("\n".join([f"FROM {contract_image}", *lines]) + "\n")
+        shutil.copytree(folder, context)
+        lines = (context / "Dockerfile").read_text()
+        (context / "Dockerfile").write_text(f"FROM {contract_image}\nARG ENTRYPOINT={PACKAGE}\n{lines}")
         made.append(f"{NAME}-changed:{os.urandom(4).hex()}")
         build(context, made[-1])
         return made[-1]
@@ -155,9 +161,15 @@ def lay_out(context: Path, base: str) -> None:
     shutil.copytree(package, context / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
     (context / "app").mkdir()
     (context / "app" / "train.py").write_text(SCRIPT)
-    (context / "image.json").write_text(json.dumps(MANIFEST.to_json()))
+    for name, version in PACKAGES.items():
+        metadata = context / "packages" / f"{name}-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nA sample.\n")
+    (context / "image.json").write_text(json.dumps(MANIFEST.to_json() | {"packages": PACKAGES}))
     labels = " ".join(f'"{name}"="{value}"' for name, value in LABELS.items())
-    dockerfile = DOCKERFILE.format(base=base, labels=labels, entrypoint=json.dumps(ENTRYPOINT))
+    dockerfile = DOCKERFILE.format(
+        base=base, package=PACKAGE, labels=labels, entrypoint=json.dumps(ENTRYPOINT)
+    )
     (context / "Dockerfile").write_text(dockerfile)
 
 

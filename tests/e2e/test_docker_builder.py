@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import docker
 import pytest
 from commands import TRAINPACK, succeed, trainpack
 from docker.models.images import Image
+from second_engine import second_engine, short_folder
 
 pytestmark = pytest.mark.engine
 
@@ -190,42 +190,15 @@ def test_a_full_disk_is_told_and_leaves_no_half_written_state(small_disk: Path, 
 
 
 @pytest.fixture
-def small_engine(tmp_path: Path, base_image: str) -> Iterator[dict[str, str]]:
+def small_engine(base_image: str) -> Iterator[dict[str, str]]:
     """An engine of its own that has the base and little room beside it."""
-    # A path of its own, since a socket's may not be longer than 107 bytes.
-    data = Path(tempfile.mkdtemp(prefix="engine-"))
-    mount_small(data, "520m")
-    host = f"unix://{data}/docker.sock"
-    options = [
-        f"--host={host}",
-        f"--data-root={data}/data",
-        f"--exec-root={data}/exec",
-        f"--pidfile={data}/pid",
-    ]
-    options += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
-    with (tmp_path / "engine.log").open("wb") as log:
-        # In a network namespace of its own: two engines in one would fight over the bridge docker0.
-        process = subprocess.Popen(["unshare", "--net", "dockerd", *options], stdout=log, stderr=log)
-    try:
-        small = wait_for_engine(host)
-        small.images.load(b"".join(docker.from_env().images.get(base_image).save(named=True)))
-        yield {"DOCKER_HOST": host}
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        subprocess.run(["umount", "--lazy", data], check=True)
-        data.rmdir()
-
-
-def wait_for_engine(host: str) -> docker.DockerClient:
-    deadline = time.monotonic() + 30
-    while True:
+    with short_folder() as data:
+        mount_small(data, "520m")
         try:
-            return docker.DockerClient(base_url=host)
-        except docker.errors.DockerException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+            with second_engine(data, base_image) as host:
+                yield {"DOCKER_HOST": host}
+        finally:
+            subprocess.run(["umount", "--lazy", data], check=True)
 
 
 def test_an_engine_with_a_full_disk_is_told_with_its_remedy(

@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
+from second_engine import over_ssh, second_engine, short_folder
 
 from builder.containers import remove_volume
 from builder.engine import client
@@ -260,49 +262,70 @@ def test_a_variable_of_the_caller_is_passed_and_never_printed(contract_image: st
 
 
 def test_on_a_remote_engine_data_is_copied_in_and_outputs_out(
-    contract_image: str, tmp_path: Path, remote_engine: str
+    contract_image: str, tmp_path: Path, remote_engine: dict[str, str]
 ) -> None:
     _data_folder(tmp_path)
     arguments = ["run", contract_image, "--output", "output", "--data", "train=data"]
-    done = subprocess.run(
-        [*TRAINPACK, *arguments, "--", "--show-data", "train"],
-        cwd=tmp_path,
-        env=os.environ | {"DOCKER_HOST": remote_engine},
-        capture_output=True,
-        check=False,
-    )
+    done = _trainpack(tmp_path, *arguments, "--", "--show-data", "train", env=remote_engine)
     assert done.returncode == 0, done.stderr
     _assert_data_was_seen(done.stdout)
     assert (tmp_path / "output" / "outputs" / "weights.json").is_file()
 
 
+def test_on_a_remote_engine_a_failed_run_ends_with_the_scripts_code_and_names_its_volume(
+    contract_image: str, tmp_path: Path, remote_engine: dict[str, str]
+) -> None:
+    done = _trainpack(tmp_path, "run", contract_image, "--", "--exit", "3", env=remote_engine)
+    assert done.returncode == 3, done.stderr
+    there = docker.DockerClient(base_url=remote_engine["DOCKER_HOST"])
+    (volume,) = there.volumes.list()
+    assert f"kept in the volume {volume.name}" in done.stderr.decode()
+    assert volume.name not in [each.name for each in client().volumes.list()]
+    volume.remove()
+
+
+def test_on_a_remote_engine_every_check_of_the_contract_passes(
+    contract_image: str, tmp_path: Path, remote_engine: dict[str, str]
+) -> None:
+    done = _trainpack(tmp_path, "test", contract_image, "--json", env=remote_engine)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {each["status"] for each in report["results"]} == {"passed"}
+    assert sum(layer["size"] for layer in report["layers"]) > 1_000_000
+
+
+def test_an_engine_is_reached_over_ssh(
+    contract_image: str, tmp_path: Path, engine_elsewhere: Elsewhere
+) -> None:
+    _data_folder(tmp_path)
+    arguments = ["run", contract_image, "--output", "output", "--data", "train=data"]
+    env = over_ssh(engine_elsewhere.folder, engine_elsewhere.socket)
+    done = _trainpack(tmp_path, *arguments, "--", "--show-data", "train", env=env)
+    assert done.returncode == 0, done.stderr
+    _assert_data_was_seen(done.stdout)
+    assert (tmp_path / "output" / "outputs" / "weights.json").is_file()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An engine that has the image and shares nothing with this machine's, by its two addresses."""
+
+    folder: Path
+    socket: str
+    tcp: str
+
+
+@pytest.fixture(scope="module")
+def engine_elsewhere(contract_image: str) -> Iterator[Elsewhere]:
+    with short_folder() as data, socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with second_engine(data, contract_image, tcp=server) as host:
+            yield Elsewhere(data, host, address)
+
+
 @pytest.fixture
-def remote_engine() -> Iterator[str]:
-    """The engine by an address that is not this machine's socket, as one elsewhere would have."""
-    path = client().api.base_url.removeprefix("http+docker://")
-    target = "/var/run/docker.sock" if path.startswith("localhost") else path
-    server = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_forward_all, args=(server, target), daemon=True).start()
-    yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    server.close()
-
-
-def _forward_all(server: socket.socket, path: str) -> None:
-    while True:
-        try:
-            near, _ = server.accept()
-        except OSError:
-            return
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(path)
-        for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=_forward, args=(source, sink), daemon=True).start()
-
-
-def _forward(source: socket.socket, sink: socket.socket) -> None:
-    while chunk := source.recv(65536):
-        sink.sendall(chunk)
-    sink.shutdown(socket.SHUT_WR)
+def remote_engine(engine_elsewhere: Elsewhere) -> dict[str, str]:
+    return {"DOCKER_HOST": engine_elsewhere.tcp}
 
 
 def _data_folder(parent: Path) -> Path:
@@ -323,8 +346,11 @@ def _assert_data_was_seen(stdout: bytes) -> None:
     assert "writable False" in lines
 
 
-def _trainpack(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*TRAINPACK, *arguments], cwd=folder, capture_output=True, check=False)
+def _trainpack(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    environ = os.environ | (env or {})
+    return subprocess.run([*TRAINPACK, *arguments], cwd=folder, env=environ, capture_output=True, check=False)
 
 
 def _started(image: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:

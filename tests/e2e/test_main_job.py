@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +70,9 @@ def test_a_scaffold_becomes_an_attached_image(
     labelmap = {"0": "first", "1": "second", "2": "third"}
     said = run_main_job(tmp_path / "project", f"local:{template}/v1", parameter, labelmap, store)
     assert said["run"]["result"]["metrics"]
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_image.py"]
+    done = subprocess.run(tests, cwd=tmp_path / "project", capture_output=True, text=True, check=False)
+    assert (done.returncode, "3 passed" in done.stdout) == (0, True), done.stdout
     if template == "pytorch":
         lock = tomllib.loads((tmp_path / "project/pylock.toml").read_text(encoding="utf-8"))
         assert next(p["version"] for p in lock["packages"] if p["name"] == "torch").endswith("+cpu")

@@ -123,3 +123,8 @@ def test_the_installed_command_knows_the_base_images(installed: Installed) -> No
 
 def test_a_script_can_import_the_helper(installed: Installed) -> None:
     assert installed.run("python", "-c", "import trainpack; print(trainpack.parameters)") == "{}\n"
+
+
+def test_pytest_finds_the_plugin_of_the_installed_wheel(installed: Installed) -> None:
+    code = "from importlib.metadata import entry_points; print(*entry_points(group='pytest11'))"
+    assert "builder.pytest_plugin" in installed.run("python", "-c", code)

@@ -13,8 +13,9 @@ from trainpack_entrypoint.schema import Parameter
 
 from builder.checks import probe
 from builder.checks.context import Context, Observation, probe_source
-from builder.checks.contract import CHECKS, Check, ended, leftovers
+from builder.checks.contract import CHECKS, Check, NotShownError, ended, package_differences
 from builder.checks.junit import junit
+from builder.checks.layers import SavedImage
 from builder.checks.report import CheckResult, Report
 from builder.checks.runner import check_image
 from builder.checks.values import missing_values, other_value
@@ -97,60 +98,28 @@ def test_values_in_the_environment_are_found() -> None:
     assert missing_values(parameters, {"p": 3, "q": [1, 2]}, seen, "env") == []
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/opt/app/.env", "secrets"),
-        ("/opt/app/.env.production", "secrets"),
-        ("/home/u/.aws/credentials", "secrets"),
-        ("/root/.ssh/config", "secrets"),
-        ("/opt/app/sub/.git", "version control"),
-        ("/var/cache/uv/archive", "caches"),
-        ("/var/cache/apt/pkgcache.bin", "caches"),
-        ("/usr/bin/cc", "build tools"),
-        ("/usr/bin/g++-12", "build tools"),
-        ("/usr/local/bin/pip3.11", "build tools"),
-        ("/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus", "build tools"),
-    ],
-)
-def test_what_must_not_be_in_an_image_is_found(path: str, kind: str) -> None:
-    assert leftovers([path], []) == [(kind, [path])]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/opt/app/.env.example",
-        "/opt/app/train.py",
-        "/opt/app/environment.yml",
-        "/opt/venv/bin/pip",
-        "/opt/venv/lib/python3.11/site-packages/pip/_vendor/cc",
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/var/lib/apt/lists",
-        "/var/lib/apt/lists/partial",
-        "/usr/bin/tini",
-        "/usr/bin/ldconfig",
-    ],
-)
-def test_what_belongs_in_an_image_is_left_alone(path: str) -> None:
-    assert leftovers([path], []) == []
-
-
-def test_a_key_that_comes_with_a_package_is_public() -> None:
-    theirs = "/opt/venv/lib/python3.11/site-packages/tornado/test/test.key"
-    assert leftovers([], [theirs, "/opt/app/server.key"]) == [("secrets", ["/opt/app/server.key"])]
-
-
-def test_the_probe_finds_what_is_writable_and_private_keys(tmp_path: Path) -> None:
+def test_the_probe_finds_what_is_writable(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "server.pem").write_text("-----BEGIN PRIVATE KEY-----")
-    (tmp_path / "public.pem").write_text("-----BEGIN CERTIFICATE-----")
-    (tmp_path / "link").symlink_to(tmp_path / "public.pem")
-    found = probe.contents(str(tmp_path))
-    names = {Path(path).name for path in found["paths"]}
-    assert names == {"folder", "server.pem", "public.pem"}
-    assert [Path(path).name for path in found["private_keys"]] == ["server.pem"]
-    assert set(probe.writable(str(tmp_path))["writable"]) == set(found["paths"])
+    (tmp_path / "folder" / "weights.pt").write_text("weights")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert {Path(path).name for path in probe.writable(str(tmp_path))} == {"folder", "weights.pt"}
+
+
+def test_the_probe_finds_what_is_installed(tmp_path: Path) -> None:
+    metadata = tmp_path / "Pillow-13.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.4\nName: Pillow\nVersion: 13.0\n\nVersion: of a description\n")
+    assert probe.packages(str(tmp_path).lstrip("/")) == {"Pillow": "13.0"}
+
+
+def test_packages_are_compared_whatever_the_spelling() -> None:
+    locked = {"Pillow": "13.0", "ruamel.yaml": "0.18.0", "torch": "2.9.0+cpu", "gone": "1"}
+    installed = {"pillow": "13.0.0", "ruamel-yaml": "0.18.0", "torch": "2.9.0", "pip": "26"}
+    assert package_differences(locked, installed) == [
+        "missing: gone",
+        "not locked: pip",
+        "other versions: torch 2.9.0 instead of 2.9.0+cpu",
+    ]
 
 
 def test_the_probe_reports_and_ends_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +179,13 @@ class Failing(Check):
         raise ContractError("met \x1b[0m <this> & not that")
 
 
+class NotShown(Check):
+    name, proves, remedy = "not-shown", "it cannot be seen", "build again"
+
+    def _look(self, context: Context) -> str:
+        raise NotShownError("nothing says so")
+
+
 class Faulty(Check):
     name, proves, remedy = "faulty", "", ""
 
@@ -220,6 +196,7 @@ class Faulty(Check):
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Context, "plain", None)
+    monkeypatch.setattr(Context, "saved", SavedImage({}, ()))
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -231,6 +208,12 @@ def test_one_failure_fails_the_report_and_keeps_the_order() -> None:
     assert not report.passed
     assert report.results[1].remedy == "mend it"
     assert report.results[0].remedy == ""
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_what_an_image_cannot_show_is_neither_passed_nor_failed() -> None:
+    report = check_image(IMAGE, checks=[Passing(), NotShown()])
+    assert (report.results[1].status, report.passed) == ("skipped", True)
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -262,3 +245,8 @@ def test_the_table_tells_the_remedy_of_a_failure() -> None:
 def test_names_are_unique_and_every_check_says_what_it_proves() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.proves and check.remedy for check in CHECKS)
+
+
+def test_the_documentation_lists_every_check_with_what_it_proves() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    assert [check.name for check in CHECKS if f"| `{check.name}` | {check.proves} |" not in text] == []

@@ -63,6 +63,16 @@ def test_an_engine_that_does_not_answer_is_named_with_a_remedy(monkeypatch: pyte
     assert "trainpack doctor" in (caught.value.remedy or "")
 
 
+def test_an_engine_over_ssh_without_what_the_sdk_needs_for_it_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@engine.example.com")
+    monkeypatch.delattr("docker.api.client.SSHHTTPAdapter")
+    with pytest.raises(EngineUnavailableError) as caught:
+        engine.client()
+    assert "trainpack[ssh]" in str(caught.value.remedy)
+
+
 def add_command(folder: Path, script: str) -> Path:
     folder.mkdir()
     path = folder / "docker"

@@ -1,0 +1,1 @@
+option = lambda parameter, value: []

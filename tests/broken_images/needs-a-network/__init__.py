@@ -1,0 +1,2 @@
+import socket
+assert len(socket.if_nameindex()) > 1

@@ -1,0 +1,1 @@
+environment_source = lambda environment: Source(SET)

@@ -1,0 +1,1 @@
+open("/scratch/x", "w").close()
