@@ -43,8 +43,9 @@ def stage_context(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None
 def entrypoint_files() -> dict[str, Path]:
     """The files that `import trainpack_entrypoint` and a script's `import trainpack` need, by name."""
     package = Path(trainpack_entrypoint.__file__).parent
-    files = {f"trainpack_entrypoint/{path.name}": path for path in sorted(package.glob("*.py"))}
-    return files | {"trainpack.py": package.parent / "trainpack.py"}
+    folder = package.parent
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(package.rglob("*.py"))}
+    return files | {"trainpack.py": folder / "trainpack.py"}
 
 
 def entrypoint_hash() -> str:

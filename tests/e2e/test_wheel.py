@@ -83,8 +83,9 @@ def test_the_wheel_carries_every_base_image_and_scaffold_file(wheel: Path) -> No
     carried = {f"builder/_data/{name}" for name in listed.split("\0") if name}
     assert any(name.endswith("/.dockerignore") for name in carried)
     assert carried - names == set()
-    code = {path.name for path in (ROOT / "base_images/entrypoint/trainpack_entrypoint").glob("*.py")}
-    assert {f"trainpack_entrypoint/{name}" for name in code} <= names
+    folder = ROOT / "base_images/entrypoint"
+    code = (folder / "trainpack_entrypoint").rglob("*.py")
+    assert {path.relative_to(folder).as_posix() for path in code} <= names
     assert {"trainpack.py", "builder/py.typed", "builder/templates/Dockerfile.j2"} <= names
 
 

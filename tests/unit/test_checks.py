@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from trainpack_entrypoint.command import option
 from trainpack_entrypoint.schema import Parameter
+from trainpack_entrypoint.script.command import option
 
 from builder.checks import probe
 from builder.checks.context import Context, Observation, probe_source

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainpack_entrypoint.diagnosis import Facts, diagnose
 from trainpack_entrypoint.failures import CODES, RunError
-from trainpack_entrypoint.resources import disk, memory, oom_kills
-from trainpack_entrypoint.tracebacks import Location, Raised
+from trainpack_entrypoint.outcome.diagnosis import Facts, diagnose
+from trainpack_entrypoint.outcome.resources import disk, memory, oom_kills
+from trainpack_entrypoint.outcome.tracebacks import Location, Raised
 
 MIB = 2**20
 

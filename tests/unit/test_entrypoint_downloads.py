@@ -15,14 +15,14 @@ import pytest
 import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Standin
-from trainpack_entrypoint.experiment_inputs import local_names
-from trainpack_entrypoint.journal import Journal
-from trainpack_entrypoint.links import Item, why
+from trainpack_entrypoint.platform.download.journal import Journal
+from trainpack_entrypoint.platform.download.links import Item, why
+from trainpack_entrypoint.platform.inputs import local_names
 
 LARGE = os.urandom(3 << 20)
 IMPATIENT = {"TRAINPACK_CONNECT_TIMEOUT": "0.5"}
 QUICK = (
-    "import trainpack_entrypoint.transport as transport\n"
+    "import trainpack_entrypoint.platform.transport as transport\n"
     "transport.Backoff.after = lambda self, error: max(transport._retry_after(error), 0.02)\n"
 )
 SHOW = """
@@ -536,7 +536,8 @@ def test_a_wrong_checksum_is_fetched_again_and_ends_with_66_when_it_stays_wrong(
 ) -> None:
     platform.checksums = {header}
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    whole = "import trainpack_entrypoint.downloads as d; d._sizes = lambda items, link: [1 for _ in items]"
+    fetch = "import trainpack_entrypoint.platform.download.fetch as d"
+    whole = f"{fetch}; d._sizes = lambda items, link: [1] * len(items)"
     platform.fail("GET", "weights.pt$", corrupt=True, times=2)
     shown(run(container, platform, experiment, setup=QUICK + whole))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
@@ -574,7 +575,7 @@ def test_a_token_that_is_refused_meanwhile_ends_with_78(platform: Standin, conta
 def test_a_platform_that_goes_away_ends_with_69(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": "x"})
     platform.fail("GET", "/modelfiles", status=503, times=None)
-    setup = f"{QUICK}import trainpack_entrypoint.experiment_inputs as p; p._RETRIES = 0"
+    setup = f"{QUICK}import trainpack_entrypoint.platform.inputs as p; p._RETRIES = 0"
     ended = run(container, platform, experiment, setup=setup, **IMPATIENT)
     assert ended.code == 69
     assert "files of the ModelVersion: the platform did not answer within 0.5 s" in ended.told
@@ -639,7 +640,7 @@ def test_five_thousand_images_are_fetched_in_parallel_and_soon(
     experiment = experiment_with(platform, datasets={"train": "roads/v1"})
     container.bake(data={"train": "data/train"})
     container.script("")
-    setup = f"{QUICK}import trainpack_entrypoint.downloads as d; d.PROGRESS_SECONDS = 0.5"
+    setup = f"{QUICK}import trainpack_entrypoint.platform.download.fetch as d; d.PROGRESS_SECONDS = 0.5"
     begun = time.monotonic()
     ended = run(container, platform, experiment, setup=setup)
     assert ended.code == 0, ended.told

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from picsellia.exceptions import BadRequestError, UnauthorizedError
-from trainpack_entrypoint.display import BATCH_LINES, Display, Message
-from trainpack_entrypoint.full_log import write_full_log
-from trainpack_entrypoint.relay import Relay
-from trainpack_entrypoint.spool import Reader, Spool
+from trainpack_entrypoint.platform.log.display import BATCH_LINES, Display, Message
+from trainpack_entrypoint.platform.log.full_log import write_full_log
+from trainpack_entrypoint.platform.log.relay import Relay
+from trainpack_entrypoint.platform.log.spool import Reader, Spool
 
 
 def numbered(start: int, stop: int) -> list[bytes]:

@@ -15,8 +15,8 @@ from container_root import ContainerRoot, Ended
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
-from trainpack_entrypoint.globs import Excludes
 from trainpack_entrypoint.manifest import Run
+from trainpack_entrypoint.outcome.globs import Excludes
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def run_as_somebody(container: ContainerRoot) -> Ended:
     # Loaded while they can be read: a checkout in somebody's home is not open to every uid.
     setup = f"""
 import hashlib, os, shlex, trainpack_entrypoint.main
-import trainpack_entrypoint.diagnosis, trainpack_entrypoint.repeat
+import trainpack_entrypoint.outcome.diagnosis, trainpack_entrypoint.outcome.repeat
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({SOMEBODY})

@@ -320,7 +320,7 @@ def test_a_token_revoked_during_the_run_is_told_and_ends_with_74(
 ) -> None:
     container.script("print('ready', flush=True); input(); open('model.pt', 'w').write('x')")
     experiment = platform.add_experiment("traffic", "first")
-    setup = "import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.3"
+    setup = "import trainpack_entrypoint.platform.correspondence as m; m.FLUSH_SECONDS = 0.3"
     env = environment(platform, experiment) | IMPATIENT
     process = container.start(env=env, setup=setup, stdin=subprocess.PIPE)
     assert process.stdout is not None

@@ -221,7 +221,7 @@ def test_what_a_script_leaves_running_is_ended_with_it(container: ContainerRoot)
     """)
     # The pipe ends when the last process that inherited it does.
     reader, writer = os.pipe()
-    setup = "import trainpack_entrypoint.process as process; process.DRAIN_SECONDS = 0.2"
+    setup = "import trainpack_entrypoint.script.process as process; process.DRAIN_SECONDS = 0.2"
     process = container.start(setup=setup, pass_fds=(writer,))
     os.close(writer)
     assert container.ended(process).code == 0
@@ -344,7 +344,7 @@ def test_the_tail_shows_what_a_terminal_would(container: ContainerRoot) -> None:
 
 def test_a_fault_of_the_entrypoint_ends_with_70_and_its_traceback(container: ContainerRoot) -> None:
     container.script("print('trained')")
-    setup = "import trainpack_entrypoint.workspace as w; w.absent_datasets = lambda *_: 1 / 0"
+    setup = "import trainpack_entrypoint.inputs.workspace as w; w.absent_datasets = lambda *_: 1 / 0"
     ended = container.run(setup=setup)
     assert ended.code == 70
     assert ended.failure["cause"] == "internal"

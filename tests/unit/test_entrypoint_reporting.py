@@ -15,7 +15,7 @@ import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Experiment, Standin
 from platform_runs import environment, finals
-from trainpack_entrypoint.transport import Backoff, Patience, reason
+from trainpack_entrypoint.platform.transport import Backoff, Patience, reason
 
 METRICS = """
 import json, os
@@ -195,7 +195,7 @@ def test_answers_that_come_too_late_double_nothing(
         calm.start()
 
     env = environment(platform, experiment.id, job_id=job.id)
-    setup = "import trainpack_entrypoint.transport as t; t.TIMEOUTS = (1.0, 0.8)"
+    setup = "import trainpack_entrypoint.platform.transport as t; t.TIMEOUTS = (1.0, 0.8)"
     ended = run_through(container, env, slow_down, setup=setup)
     assert ended.code == 0, ended.told
     assert experiment.logs["loss"].data == [0, 0.5, 1]
@@ -266,8 +266,8 @@ def test_a_platform_that_is_away_at_the_end_is_waited_for_so_long_and_no_longer(
 ) -> None:
     container.script(WAIT + "for name in 'abcdef': open(name, 'w').write(name)")
     env = environment(platform, experiment.id, TRAINPACK_SAVE_TIMEOUT="1")
-    setup = "import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.5\n"
-    setup += "import trainpack_entrypoint.reporting as r; r._LAST_WORD = 0.5"
+    setup = "import trainpack_entrypoint.platform.correspondence as m; m.FLUSH_SECONDS = 0.5\n"
+    setup += "import trainpack_entrypoint.platform.reporting as r; r._LAST_WORD = 0.5"
     started = time.monotonic()
     ended = run_through(container, env, platform.stop, setup=setup)
     assert time.monotonic() - started < 20

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from container_root import ContainerRoot
-from trainpack_entrypoint.gpu import fault, wanted
+from trainpack_entrypoint.gpu.check import fault, wanted
 from trainpack_entrypoint.manifest import Gpu
 
 # Not NVIDIA's: it answers what the compiler was told, and nothing else of the driver is there.

@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trainpack_entrypoint.tracebacks import Location, Raised, last_raised
+from trainpack_entrypoint.outcome.tracebacks import Location, Raised, last_raised
 
 CODE = "/workspace/code"
 

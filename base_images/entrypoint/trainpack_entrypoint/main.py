@@ -7,30 +7,24 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from trainpack_entrypoint import workspace
-from trainpack_entrypoint.command import script_command, script_environment
-from trainpack_entrypoint.failures import UNSAVED, InterruptedEarlyError, RunError
+from trainpack_entrypoint.failures import InterruptedEarlyError, RunError
+from trainpack_entrypoint.inputs import workspace
+from trainpack_entrypoint.inputs.merge import Merged, merge, table
+from trainpack_entrypoint.inputs.sources import environment_source, mounted_sources
 from trainpack_entrypoint.manifest import Manifest
-from trainpack_entrypoint.merge import Merged, merge, table
-from trainpack_entrypoint.output import Lines
-from trainpack_entrypoint.outputs import collect, read_metrics
+from trainpack_entrypoint.outcome.outputs import collect, read_metrics
+from trainpack_entrypoint.outcome.report import Report, Reserve
 from trainpack_entrypoint.paths import Paths
-from trainpack_entrypoint.process import Signals, run_script, write_all
-from trainpack_entrypoint.report import Report, Reserve
+from trainpack_entrypoint.script.command import script_command, script_environment
+from trainpack_entrypoint.script.output import Lines
+from trainpack_entrypoint.script.process import Signals, run_script, write_all
 from trainpack_entrypoint.secrets import Redactor, masked
-from trainpack_entrypoint.sources import environment_source, mounted_sources
+from trainpack_entrypoint.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from trainpack_entrypoint.platform import Platform
-    from trainpack_entrypoint.relay import Relay
-    from trainpack_entrypoint.reporting import Reporter
-    from trainpack_entrypoint.spool import Spool
+    from trainpack_entrypoint.platform.correspondence import Correspondence
 
-GRACE_SECONDS = 7.0
 _PLATFORM = ("experiment_id", "experiment_name", "job_id")
-CONNECT_SECONDS = 300.0
-# What is left of a log may be late, but the end of a run does not wait for it for long.
-FLUSH_SECONDS = 30.0
 
 
 def main(arguments: Sequence[str], root: str = "/") -> NoReturn:
@@ -53,14 +47,9 @@ class _Run:
         self.lines = Lines(None)
         self.report = Report(paths, environment, self.lines)
         self.reserve = Reserve(paths.workspace)
-        self.platform: Platform | None = None
-        self.reporter: Reporter | None = None
-        self.spool: Spool | None = None
-        self.relay: Relay | None = None
+        self.platform: Correspondence | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
         self.metrics: list[dict[str, Any]] = []
-        self.gpus = 0
-        self.patience = CONNECT_SECONDS
 
     def run(self, arguments: Sequence[str]) -> int:
         self.signals.install()
@@ -93,87 +82,51 @@ class _Run:
         text = [f"trainpack: {line}" for line in self.redactor.text("\n".join(lines)).splitlines()]
         encoded = [line.encode("utf-8", "backslashreplace") for line in text]
         write_all(2, b"\n".join(encoded) + b"\n")
-        if self.relay:
-            self.relay.add(encoded)
+        if self.platform:
+            self.platform.send(encoded)
 
     def train(self, arguments: Sequence[str]) -> None:
         manifest = self.report.manifest = _read_manifest(self.paths)
-        merged = self.report.merged = self.merge(manifest)
+        problems: list[str] = []
+        settings = read_settings(self.environment, manifest.gpus, problems)
+        self.signals.grace = settings.grace
+        merged = self.report.merged = self.merge(manifest, settings, problems)
         for name, value in merged.parameters.items():
             if masked(name, value.value) is not value.value:
                 self.redactor.add(value.value)
         self.say(*table(merged), *(f"warning: {warning}" for warning in merged.warnings))
-        self.check_gpus(manifest)
+        if settings.gpus:
+            self.check_gpus(settings.gpus, manifest)
         self.lay_out(manifest, merged)
         self.start(manifest, merged, arguments)
 
-    def merge(self, manifest: Manifest) -> Merged:
-        problems: list[str] = []
-        self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
-        self.gpus = self.wanted_gpus(manifest, problems)
-        timeout = self.patience = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
+    def merge(self, manifest: Manifest, settings: Settings, problems: list[str]) -> Merged:
         mounted = mounted_sources(self.paths, problems)
         if any(self.environment.get(name) for name in _PLATFORM):
-            self.connect(manifest, timeout, problems)
+            self.connect(manifest, settings, problems)
         platform_sources = self.platform.sources if self.platform else []
         problems += self.platform.problems if self.platform else []
         # A mounted ModelVersion is as strong as the platform's, and more deliberate.
         sources = [environment_source(self.environment), *mounted[:2], *platform_sources[:1], *mounted[2:]]
         return merge(manifest.parameters, manifest.labelmap, [*sources, *platform_sources[1:]], problems)
 
-    def seconds(self, name: str, default: float, problems: list[str]) -> float:
-        text = self.environment.get(name)
-        try:
-            seconds = float(text) if text else default
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds <= 1e9:
-            problems.append(f"{name}: {text!r} is not a number of seconds")
-        return seconds
+    def connect(self, manifest: Manifest, settings: Settings, problems: list[str]) -> None:
+        from trainpack_entrypoint.platform.connection import account_of
+        from trainpack_entrypoint.platform.correspondence import Correspondence
 
-    def byte_count(self, name: str, default: int, problems: list[str]) -> int:
-        text = self.environment.get(name)
-        if text and not text.isdecimal():
-            problems.append(f"{name}: {text!r} is not a number of bytes")
-            return default
-        return int(text) if text else default
-
-    def wanted_gpus(self, manifest: Manifest, problems: list[str]) -> int:
-        asked = self.environment.get("TRAINPACK_GPUS")
-        if not asked and manifest.gpus is None:
-            return 0
-        from trainpack_entrypoint.gpu import wanted
-
-        # The image's own flag was accepted when it was built: an engine knows more forms of it.
-        return wanted(asked, problems) if asked else wanted(str(manifest.gpus), [])
-
-    def check_gpus(self, manifest: Manifest) -> None:
-        if self.gpus:
-            from trainpack_entrypoint.gpu import check
-
-            check(self.gpus, manifest.gpu, self.environment, self.paths.driver)
-
-    def connect(self, manifest: Manifest, timeout: float, problems: list[str]) -> None:
-        from trainpack_entrypoint.platform import connect, settings_of
-        from trainpack_entrypoint.relay import Relay
-        from trainpack_entrypoint.reporting import Reporter
-        from trainpack_entrypoint.spool import LIMIT, Spool
-        from trainpack_entrypoint.transport import PATIENCE
-
-        patience = self.seconds("TRAINPACK_SAVE_TIMEOUT", PATIENCE, problems)
-        limit = self.byte_count("TRAINPACK_LOG_LIMIT", LIMIT, problems)
-        settings = settings_of(self.environment, problems)
-        if settings is None:
+        account = account_of(self.environment, problems)
+        if account is None:
             return
-        self.platform = connect(settings, timeout, self.say)
-        reporter = self.reporter = Reporter(self.platform, patience)
-        spool = self.spool = Spool(self.paths.workspace, limit)
-        self.relay = Relay(spool, reporter.sends())
-        self.lines.deliver = self.relay.add
+        self.platform = Correspondence(account, settings, self.paths, self.say)
+        self.lines.deliver = self.platform.send
         image = {"image": manifest.name, "version": manifest.version, "lock": manifest.lock}
         image |= {"revision": manifest.revision or "", "digest": self.report.digest or ""}
-        for problem in reporter.begin(image):
-            self.say(f"warning: {problem}")
+        self.platform.begin(image)
+
+    def check_gpus(self, gpus: int, manifest: Manifest) -> None:
+        from trainpack_entrypoint.gpu.check import check
+
+        check(gpus, manifest.gpu, self.environment, self.paths.driver)
 
     def lay_out(self, manifest: Manifest, merged: Merged) -> None:
         downloaded = self.fetch_inputs(manifest, merged)
@@ -183,7 +136,7 @@ class _Run:
     def fetch_inputs(self, manifest: Manifest, merged: Merged) -> Sequence[str] | None:
         """Download what the experiment gives; the aliases of its datasets, None without an experiment."""
         wanted = workspace.absent_datasets(self.paths, manifest.data)
-        inputs = self.platform.inputs(self.patience, self.say) if self.platform else None
+        inputs = self.platform.inputs() if self.platform else None
         attached = inputs.aliases if inputs else ()
         if missing := [alias for alias in wanted if alias not in attached]:
             raise _missing(self.paths, manifest.data, missing, has_experiment=inputs is not None)
@@ -212,8 +165,8 @@ class _Run:
             self.guarded(lambda: self.collect(manifest))
         self.write_report()
         self.tell()
-        if self.reporter:
-            self.tell_platform(self.reporter)
+        if self.platform:
+            self.platform.end(self.report, self.metrics, self.fail)
             self.write_report()
 
     def collect(self, manifest: Manifest) -> None:
@@ -240,37 +193,9 @@ class _Run:
         else:
             self.say(report.message)
 
-    def tell_platform(self, reporter: Reporter) -> None:
-        # Who sends a signal kills soon after: what must be known is told before what takes long.
-        is_preempted = self.report.received is not None
-        problems = reporter.finish(self.report.status) if is_preempted else []
-        problems += reporter.store(self.paths.outputs, self.report.outputs.files, self.paths.temporary)
-        for problem in reporter.log_metrics(self.metrics):
-            self.say(f"warning: {problem}")
-        self.unsaved(f"{reporter.host} does not hold every output", problems)
-        if self.relay and self.spool:
-            self.tell_log(reporter, self.relay, self.spool)
-        if not is_preempted:
-            self.unsaved(
-                f"{reporter.host} does not know how the run ended", reporter.finish(self.report.status)
-            )
-
-    def unsaved(self, message: str, problems: Sequence[str]) -> None:
-        if problems:
-            self.fail(RunError("platform", message, problems, code=UNSAVED))
-
-    def tell_log(self, reporter: Reporter, relay: Relay, spool: Spool) -> None:
-        code = self.report.exit_code
-        if unsent := relay.close(code, FLUSH_SECONDS):
-            self.say(f"warning: {unsent} lines of the log did not reach {reporter.host} in time")
-        if spool.lost:
-            self.say(f"warning: {spool.lost} lines were not kept for the full log")
-        for problem in reporter.store_log(spool, code, self.paths.temporary):
-            self.say(f"warning: {problem}")
-
     def write_report(self) -> None:
-        if self.reporter:
-            self.report.experiment = self.reporter.experiment
+        if self.platform:
+            self.report.experiment = self.platform.experiment
         self.reserve.release()
         try:
             self.report.write(self.redactor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainpack_entrypoint.sources import Source, object_of
+from trainpack_entrypoint.inputs.sources import Source, object_of
 
 
 def read_inputs(experiment: Any) -> tuple[list[Source], list[str]]:

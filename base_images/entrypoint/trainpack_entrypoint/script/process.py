@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
-from trainpack_entrypoint import descendants
 from trainpack_entrypoint.failures import InterruptedEarlyError, RunError
-from trainpack_entrypoint.output import Lines
+from trainpack_entrypoint.script import descendants
+from trainpack_entrypoint.script.output import Lines
 
 DRAIN_SECONDS = 5.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

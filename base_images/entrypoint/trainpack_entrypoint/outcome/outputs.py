@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from trainpack_entrypoint.globs import Excludes
+from trainpack_entrypoint.inputs.workspace import Stamp, copy_file, stamp
+from trainpack_entrypoint.outcome.globs import Excludes
 from trainpack_entrypoint.paths import Paths
-from trainpack_entrypoint.workspace import Stamp, copy_file, stamp
 
 
 class Outputs:

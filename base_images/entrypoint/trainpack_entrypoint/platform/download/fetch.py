@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import requests
 
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.journal import Journal, is_encoded
-from trainpack_entrypoint.links import Item, Link
-from trainpack_entrypoint.parallel import in_parallel
+from trainpack_entrypoint.platform.download.journal import Journal, is_encoded
+from trainpack_entrypoint.platform.download.links import Item, Link
+from trainpack_entrypoint.platform.download.parallel import in_parallel
 
 # How often content that is not what storage announced is fetched again.
 ATTEMPTS = 3

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.platform_inputs import read_inputs
-from trainpack_entrypoint.sources import Source
-from trainpack_entrypoint.statuses import set_experiment_status, set_job_status
-from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, new_session, reason
+from trainpack_entrypoint.inputs.sources import Source
+from trainpack_entrypoint.platform.parameters import read_inputs
+from trainpack_entrypoint.platform.statuses import set_experiment_status, set_job_status
+from trainpack_entrypoint.platform.transport import TIMEOUTS, Backoff, is_permanent, new_session, reason
 
 if TYPE_CHECKING:
-    from trainpack_entrypoint.experiment_inputs import ExperimentInputs
+    from trainpack_entrypoint.platform.inputs import ExperimentInputs
 
 DEFAULT_HOST = "https://app.picsellia.com"
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _IDS = ("organization_id", "experiment_id", "project_token", "job_id")
 
 
-class Settings(NamedTuple):
+class Account(NamedTuple):
     """What Picsellia's environment says; None for what it does not."""
 
     api_token: str
@@ -39,9 +39,9 @@ class Settings(NamedTuple):
     job_id: str | None
 
 
-def settings_of(environment: Mapping[str, str], problems: list[str]) -> Settings | None:
+def account_of(environment: Mapping[str, str], problems: list[str]) -> Account | None:
     """The platform that an environment with an experiment or a job configures; None, with the problems."""
-    values = {name: environment.get(name) or None for name in Settings._fields}
+    values = {name: environment.get(name) or None for name in Account._fields}
     known = len(problems)
     for name in _IDS:
         if (value := values[name]) and not _UUID.fullmatch(value):
@@ -54,10 +54,10 @@ def settings_of(environment: Mapping[str, str], problems: list[str]) -> Settings
     if len(problems) > known:
         return None
     host = values.pop("host") or DEFAULT_HOST
-    return Settings(api_token=values.pop("api_token") or "", host=host, **values)
+    return Account(api_token=values.pop("api_token") or "", host=host, **values)
 
 
-def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> Platform:
+def connect(account: Account, timeout: float, say: Callable[[str], None]) -> Platform:
     """Connect, read the experiment's inputs and say that it is running.
 
     Args:
@@ -72,74 +72,74 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
     deadline, backoff, told = time.monotonic() + timeout, Backoff(), False
     while True:
         try:
-            return _attempt(settings, min(timeout, TIMEOUTS[0]))
+            return _attempt(account, min(timeout, TIMEOUTS[0]))
         except Exception as error:
             left = deadline - time.monotonic()
-            _raise_if_final(error, settings, timeout, left)
+            _raise_if_final(error, account, timeout, left)
             if not told:
-                say(f"{settings.host} does not answer, trying for {timeout:g} s: {reason(error)}")
+                say(f"{account.host} does not answer, trying for {timeout:g} s: {reason(error)}")
             told = True
             time.sleep(min(backoff.after(error), left))
 
 
-def _raise_if_final(error: Exception, settings: Settings, timeout: float, left: float) -> None:
+def _raise_if_final(error: Exception, account: Account, timeout: float, left: float) -> None:
     from picsellia.exceptions import PicselliaError
     from requests import RequestException
 
     if not isinstance(error, PicselliaError | RequestException):
         raise error
     if is_permanent(error):
-        raise RunError("configuration", f"{settings.host} refused: {reason(error)}") from None
+        raise RunError("configuration", f"{account.host} refused: {reason(error)}") from None
     if left <= 0:
-        message = f"{settings.host} did not answer within {timeout:g} s: {reason(error)}"
+        message = f"{account.host} did not answer within {timeout:g} s: {reason(error)}"
         raise RunError("platform", message) from None
 
 
-def _attempt(settings: Settings, timeout: float) -> Platform:
+def _attempt(account: Account, timeout: float) -> Platform:
     from picsellia import Client
 
     session = new_session()
-    _probe(session, settings, timeout)
+    _probe(session, account, timeout)
     client = Client(
-        settings.api_token,
-        organization_id=settings.organization_id,
-        organization_name=settings.organization_name,
-        host=settings.host,
+        account.api_token,
+        organization_id=account.organization_id,
+        organization_name=account.organization_name,
+        host=account.host,
         session=session,
     )
-    platform = Platform(settings.host, _experiment(client, settings), _job(client, settings))
+    platform = Platform(account.host, _experiment(client, account), _job(client, account))
     platform.sources, platform.problems = read_inputs(platform.experiment)
     platform.set_running()
     return platform
 
 
-def _probe(session: Any, settings: Settings, timeout: float) -> None:
+def _probe(session: Any, account: Account, timeout: float) -> None:
     """Ask once, for no longer than there is time."""
     from urllib.parse import urljoin
 
     import requests
     from picsellia.sdk.connection import check_status_code
 
-    headers = {"Authorization": f"Bearer {settings.api_token}"}
-    url = urljoin(settings.host, "/api/home/ping")
+    headers = {"Authorization": f"Bearer {account.api_token}"}
+    url = urljoin(account.host, "/api/home/ping")
     response = requests.Session.request(session, "GET", url, headers=headers, timeout=timeout)
     check_status_code(response)
 
 
-def _experiment(client: Any, settings: Settings) -> Any:
-    if settings.experiment_id:
-        return client.get_experiment_by_id(settings.experiment_id)
-    if not settings.experiment_name:
+def _experiment(client: Any, account: Account) -> Any:
+    if account.experiment_id:
+        return client.get_experiment_by_id(account.experiment_id)
+    if not account.experiment_name:
         return None
-    if settings.project_token:
-        project = client.get_project_by_id(settings.project_token)
+    if account.project_token:
+        project = client.get_project_by_id(account.project_token)
     else:
-        project = client.get_project(settings.project_name)
-    return project.get_experiment(settings.experiment_name)
+        project = client.get_project(account.project_name)
+    return project.get_experiment(account.experiment_name)
 
 
-def _job(client: Any, settings: Settings) -> Any:
-    return client.get_job_by_id(settings.job_id) if settings.job_id else None
+def _job(client: Any, account: Account) -> Any:
+    return client.get_job_by_id(account.job_id) if account.job_id else None
 
 
 class Platform:
@@ -168,7 +168,7 @@ class Platform:
         Raises:
             RunError: The platform refuses or does not answer.
         """
-        from trainpack_entrypoint.experiment_inputs import ExperimentInputs
+        from trainpack_entrypoint.platform.inputs import ExperimentInputs
 
         if self.experiment is None:
             return None

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
+from trainpack_entrypoint.inputs.sources import Source
 from trainpack_entrypoint.schema import Parameter, close_match, labelmap_gaps, parse_labelmap
 from trainpack_entrypoint.secrets import masked
-from trainpack_entrypoint.sources import Source
 
 BAKED = "image default"
 

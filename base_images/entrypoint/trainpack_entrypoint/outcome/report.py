@@ -9,18 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainpack_entrypoint import resources
 from trainpack_entrypoint.failures import RunError
+from trainpack_entrypoint.inputs.merge import Merged
 from trainpack_entrypoint.manifest import Manifest
-from trainpack_entrypoint.merge import Merged
-from trainpack_entrypoint.output import Lines
-from trainpack_entrypoint.outputs import Outputs
+from trainpack_entrypoint.outcome import resources
+from trainpack_entrypoint.outcome.outputs import Outputs
 from trainpack_entrypoint.paths import Paths
+from trainpack_entrypoint.script.output import Lines
 from trainpack_entrypoint.secrets import Redactor, masked
 
 if TYPE_CHECKING:
-    from trainpack_entrypoint.diagnosis import Diagnosis
-    from trainpack_entrypoint.tracebacks import Raised
+    from trainpack_entrypoint.outcome.diagnosis import Diagnosis
+    from trainpack_entrypoint.outcome.tracebacks import Raised
 
 SCHEMA = 1
 
@@ -94,8 +94,8 @@ class Report:
 
     def _diagnose(self) -> tuple[Diagnosis, Raised | None, dict[str, resources.Figures]]:
         # Imported here: a run that succeeds needs neither.
-        from trainpack_entrypoint.diagnosis import Facts, diagnose
-        from trainpack_entrypoint.tracebacks import last_raised
+        from trainpack_entrypoint.outcome.diagnosis import Facts, diagnose
+        from trainpack_entrypoint.outcome.tracebacks import last_raised
 
         has_failed = bool(self.script_exit_code)
         errors = self._lines.errors if has_failed else []
@@ -160,7 +160,7 @@ class Report:
         }
 
     def _repeat(self, manifest: Manifest) -> str:
-        from trainpack_entrypoint.repeat import repeat_line
+        from trainpack_entrypoint.outcome.repeat import repeat_line
 
         mounted = self._paths.mount("datasets")
         datasets = sorted(os.listdir(mounted)) if os.path.isdir(mounted) else []

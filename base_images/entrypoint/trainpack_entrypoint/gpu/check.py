@@ -106,7 +106,7 @@ def _driver(path: str) -> str | None:
 
 def ask() -> dict[str, Any]:
     """What `libcuda.answer` prints in a process of its own; empty when it prints nothing in time."""
-    from trainpack_entrypoint import libcuda
+    from trainpack_entrypoint.gpu import libcuda
 
     reader, writer = os.pipe()
     command = [sys.executable, "-I", libcuda.__file__]

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import requests
 
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, reason
+from trainpack_entrypoint.platform.transport import TIMEOUTS, Backoff, is_permanent, reason
 
 
 class Remote(Protocol):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TextIO
 
-from trainpack_entrypoint.display import CHAPTER, Display
-from trainpack_entrypoint.output import readable
-from trainpack_entrypoint.relay import BATCH_BYTES, gap
-from trainpack_entrypoint.spool import Reader, Spool
+from trainpack_entrypoint.platform.log.display import CHAPTER, Display
+from trainpack_entrypoint.platform.log.relay import BATCH_BYTES, gap
+from trainpack_entrypoint.platform.log.spool import Reader, Spool
+from trainpack_entrypoint.script.output import readable
 
 
 def write_full_log(path: str, spool: Spool, exit_code: int) -> None:

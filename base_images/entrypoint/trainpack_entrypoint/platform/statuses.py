@@ -20,7 +20,7 @@ def set_job_status(job: Any, status: str) -> None:
 
 def set_launched_status(experiment: Any, status: str) -> None:
     """Bring the job that an experiment was launched as to a status; most experiments have none."""
-    from trainpack_entrypoint.transport import is_permanent
+    from trainpack_entrypoint.platform.transport import is_permanent
 
     try:
         experiment.update_job_status(status)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from trainpack_entrypoint.command import as_text
+from trainpack_entrypoint.inputs.merge import BAKED, Merged
 from trainpack_entrypoint.manifest import Manifest
-from trainpack_entrypoint.merge import BAKED, Merged
 from trainpack_entrypoint.schema import is_secret
+from trainpack_entrypoint.script.command import as_text
 from trainpack_entrypoint.secrets import SET
 
 # Stands where a secret has to be filled in.

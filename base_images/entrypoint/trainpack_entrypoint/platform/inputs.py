@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from trainpack_entrypoint.downloads import Say, fetch
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.links import Item, raise_if_final, why
-from trainpack_entrypoint.parallel import in_parallel
+from trainpack_entrypoint.inputs.workspace import writing
 from trainpack_entrypoint.paths import Paths
-from trainpack_entrypoint.transport import Backoff, on_its_own
-from trainpack_entrypoint.workspace import writing
+from trainpack_entrypoint.platform.download.fetch import Say, fetch
+from trainpack_entrypoint.platform.download.links import Item, raise_if_final, why
+from trainpack_entrypoint.platform.download.parallel import in_parallel
+from trainpack_entrypoint.platform.transport import Backoff, on_its_own
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"

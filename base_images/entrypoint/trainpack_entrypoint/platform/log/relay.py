@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from trainpack_entrypoint.display import Display, Message
-from trainpack_entrypoint.output import readable
-from trainpack_entrypoint.spool import Reader, Spool
-from trainpack_entrypoint.transport import Backoff, is_about_content, is_permanent
+from trainpack_entrypoint.platform.log.display import Display, Message
+from trainpack_entrypoint.platform.log.spool import Reader, Spool
+from trainpack_entrypoint.platform.transport import Backoff, is_about_content, is_permanent
+from trainpack_entrypoint.script.output import readable
 
 BATCH_BYTES = 1 << 18
 # A script that prints line by line costs a few requests a second, not one for each line.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.tracebacks import Raised
+from trainpack_entrypoint.outcome.tracebacks import Raised
 
 # Less than this and even a small checkpoint's last block has no place.
 NO_SPACE = 64 * 1024

@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainpack_entrypoint.forms import stream_form
+from trainpack_entrypoint.platform.forms import stream_form
 
-# Seconds that a failing platform is tried for, counted from the first failure of an unbroken row.
-PATIENCE = 300.0
 TIMEOUTS = (10.0, 60.0)
 _LONGEST_PAUSE = 10.0
 # A platform that asks for more than a minute of silence is asked again after a minute.
@@ -147,7 +145,7 @@ class Patience:
         seconds: From the first failure of an unbroken row to the last try.
     """
 
-    def __init__(self, seconds: float = PATIENCE) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._give_up: float | None = None
 

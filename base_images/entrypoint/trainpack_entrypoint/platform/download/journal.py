@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from trainpack_entrypoint.links import Item
-from trainpack_entrypoint.workspace import stamp
+from trainpack_entrypoint.inputs.workspace import stamp
+from trainpack_entrypoint.platform.download.links import Item
 
 _FOLDER = ".downloads"
 _CHUNK = 1 << 20

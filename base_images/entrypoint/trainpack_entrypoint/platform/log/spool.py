@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from io import FileIO
 
-LIMIT = 1 << 30
 _SEGMENTS = 16
 _LIMIT_IN_MEMORY = 1 << 24
 _MOST_CHAPTERS = 10_000
@@ -56,7 +55,7 @@ class Spool:
         chapters: When a line that opens a chapter was taken, by its number.
     """
 
-    def __init__(self, folder: str, limit: int = LIMIT) -> None:
+    def __init__(self, folder: str, limit: int) -> None:
         self._folder: str | None = folder
         self._segments: list[_Segment] = []
         self._size = 0

@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trainpack_entrypoint.display import Message
-from trainpack_entrypoint.packing import Artifact, artifacts
-from trainpack_entrypoint.platform import Platform
-from trainpack_entrypoint.spool import Spool
-from trainpack_entrypoint.statuses import set_experiment_status, set_job_status, set_launched_status
-from trainpack_entrypoint.transport import Patience, on_its_own
+from trainpack_entrypoint.platform.connection import Platform
+from trainpack_entrypoint.platform.log.display import Message
+from trainpack_entrypoint.platform.log.spool import Spool
+from trainpack_entrypoint.platform.packing import Artifact, artifacts
+from trainpack_entrypoint.platform.statuses import set_experiment_status, set_job_status, set_launched_status
+from trainpack_entrypoint.platform.transport import Patience, on_its_own
 
 # The start of a training does not wait for long for what it can do without.
 _START_PATIENCE = 10.0
@@ -114,7 +114,7 @@ class Reporter:
 
     def store_log(self, spool: Spool, exit_code: int, temporary: str) -> list[str]:
         """Store the full log; the problems."""
-        from trainpack_entrypoint.full_log import write_full_log
+        from trainpack_entrypoint.platform.log.full_log import write_full_log
 
         try:
             with _place_below(temporary) as place:

@@ -1,0 +1,1 @@
+"""Where parameters, labelmap and data come from, and where a script finds them."""

@@ -1,0 +1,1 @@
+"""Picsellia, through its own SDK; imported only where one is configured."""

@@ -1,0 +1,1 @@
+"""Files from object storage: in parallel, resumed, verified."""

@@ -1,0 +1,1 @@
+"""The script: its command line, its process, its output."""
