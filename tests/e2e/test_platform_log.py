@@ -42,12 +42,14 @@ SPEC = '[image]\nname = "registry.example.com/platform/log"\n[run]\nscript = "tr
 
 
 @pytest.fixture(scope="module")
-def image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The id of the script's image."""
     folder = tmp_path_factory.mktemp("log")
     (folder / "train.py").write_text(SCRIPT, encoding="utf-8")
     (folder / "trainpack.toml").write_text(SPEC, encoding="utf-8")
-    return str(succeed(folder, "build", "--json").json["image_id"])
+    built = succeed(folder, "build", "--json").json
+    yield built["image_id"]
+    docker.from_env().images.remove(built["reference"])
 
 
 @pytest.fixture
