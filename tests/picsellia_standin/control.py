@@ -71,6 +71,7 @@ _FAULT = {
     "cut": optional(one_of(["request", "answer"])),
     "cut_after": optional(COUNT),
     "corrupt": optional(BOOLEAN),
+    "share": optional(Field("a number", is_number)),
 }
 _SECONDS = optional(Field("a number of seconds", is_number))
 ROUTES = (

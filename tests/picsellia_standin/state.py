@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 import secrets
 import threading
@@ -255,6 +256,7 @@ class Fault:
         cut: The connection is dropped half-way through this body, `request` or `answer`.
         cut_after: The request succeeds, and the connection is dropped after so many bytes of content.
         corrupt: It succeeds with the last byte of the content changed.
+        share: Of the matching requests, so many fail, drawn from a fixed seed.
     """
 
     method: str
@@ -267,6 +269,8 @@ class Fault:
     cut: str
     cut_after: int | None = None
     corrupt: bool = False
+    share: float = 1.0
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
 
 
 @dataclass(repr=False, eq=False)
@@ -510,6 +514,7 @@ class State:
         cut: str = "",
         cut_after: int | None = None,
         corrupt: bool = False,
+        share: float = 1.0,
     ) -> None:
         """Let the next matching requests fail.
 
@@ -523,11 +528,24 @@ class State:
                 effect and sends half of the answer.
             cut_after: It succeeds, and the connection is dropped after so many bytes of content.
             corrupt: It succeeds, with the last byte of the content changed.
+            share: Of the matching requests, so many fail, drawn from a fixed seed.
         """
         after = after or corrupt or cut_after is not None
         path = re.compile(path_regex)
         self.faults.append(
-            Fault(method, path, status, times, dict(headers or {}), after, message, cut, cut_after, corrupt)
+            Fault(
+                method,
+                path,
+                status,
+                times,
+                dict(headers or {}),
+                after,
+                message,
+                cut,
+                cut_after,
+                corrupt,
+                share,
+            )
         )
 
     def revoke(self) -> str:
@@ -544,6 +562,8 @@ class State:
         for fault in self.faults:
             due = (fault.times is None or fault.times > 0) and (fault.after, fault.cut) == (after, cut)
             if due and fault.method in ("*", method) and fault.path.search(path):
+                if fault.draw.random() >= fault.share:
+                    continue
                 if fault.times is not None:
                     fault.times -= 1
                 return fault

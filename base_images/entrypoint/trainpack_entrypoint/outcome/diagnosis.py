@@ -75,7 +75,7 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 def _of_failure(failure: RunError) -> str:
     is_full = _DISK.search("\n".join([failure.message, *failure.problems]))
-    return "disk-full" if is_full and failure.cause == "workspace" else failure.cause
+    return "disk-full" if is_full and failure.cause in ("workspace", "platform") else failure.cause
 
 
 def _of_script(facts: Facts) -> tuple[str, str]:

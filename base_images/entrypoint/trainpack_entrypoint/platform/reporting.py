@@ -14,6 +14,7 @@ from trainpack_entrypoint.platform.log.spool import Spool
 from trainpack_entrypoint.platform.packing import Artifact, artifacts
 from trainpack_entrypoint.platform.statuses import set_experiment_status, set_job_status, set_launched_status
 from trainpack_entrypoint.platform.transport import Patience, on_its_own
+from trainpack_entrypoint.platform.upload import Upload
 
 # The start of a training does not wait for long for what it can do without.
 _START_PATIENCE = 10.0
@@ -98,19 +99,10 @@ class Reporter:
     def _store(self, artifact: Artifact, temporary: str) -> str | None:
         try:
             with _place_below(temporary) as place:
-                path = artifact.pack(place)
-                return self._patience.attempt(f"output {artifact.name}", lambda: self._put(artifact, path))
+                upload = Upload(self._experiment, artifact.name, artifact.pack(place))
+                return self._patience.attempt(f"output {artifact.name}", upload.put)
         except OSError as error:
             return f"output {artifact.name}: it cannot be packed below {temporary}: {error.strerror or error}"
-
-    def _put(self, artifact: Artifact, path: str) -> None:
-        from picsellia.exceptions import ResourceConflictError
-
-        try:
-            self._experiment.store(artifact.name, path)
-        except ResourceConflictError:
-            # The artifact was made by a request whose answer was lost: now it is found, and updated.
-            self._experiment.store(artifact.name, path)
 
     def store_log(self, spool: Spool, exit_code: int, temporary: str) -> list[str]:
         """Store the full log; the problems."""

@@ -10,6 +10,9 @@ from trainpack_entrypoint.platform.forms import stream_form
 
 TIMEOUTS = (10.0, 60.0)
 _LONGEST_PAUSE = 10.0
+_REPEATS = 3
+# Who waits for longer is who knows how much time there is.
+_LONGEST_REPEAT = 5.0
 # A platform that asks for more than a minute of silence is asked again after a minute.
 _LONGEST_WISH = 60.0
 
@@ -17,9 +20,11 @@ _LONGEST_WISH = 60.0
 def new_session() -> Any:
     """A session for the SDK, or for any request; a thread needs one of its own.
 
-    A busy answer (429, 5xx) is an exception that keeps the answer, and so its `Retry-After`. The SDK itself
-    repeats a request when the connection breaks. That is safe for object storage, and spares a large upload a
-    start from nothing; elsewhere perhaps only the answer was lost, and the caller must look first.
+    A busy answer (429, 5xx) is an exception that keeps the answer, and so its `Retry-After`. A request that
+    changes nothing is repeated a few times first, so that a platform which fails now and then does not undo
+    what takes many requests. The SDK itself repeats a request when the connection breaks. That is safe for
+    object storage, and spares a large upload a start from nothing; elsewhere perhaps only the answer was
+    lost, and the caller must look first.
     """
     import requests
 
@@ -30,6 +35,17 @@ def new_session() -> Any:
             return super().prepare_request(request)
 
         def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            backoff = Backoff()
+            for _ in range(_REPEATS if _changes_nothing(request) else 0):
+                try:
+                    return self.send_once(request, **options)
+                except requests.RequestException as error:
+                    if _never_connected(error) or (pause := backoff.after(error)) > _LONGEST_REPEAT:
+                        raise
+                    time.sleep(pause)
+            return self.send_once(request, **options)
+
+        def send_once(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
             failure = requests.RequestException
             if "Authorization" not in request.headers or "/api/object-storage/" in (request.url or ""):
                 failure = requests.ConnectionError
@@ -42,6 +58,20 @@ def new_session() -> Any:
             return response
 
     return Patient()
+
+
+def _changes_nothing(request: Any) -> bool:
+    # A name that was generated and is not used is no object.
+    return request.method in ("GET", "XGET") or (request.url or "").endswith("/generate_object_name")
+
+
+def _never_connected(error: Exception) -> bool:
+    from urllib3.exceptions import NewConnectionError
+
+    cause = error.args[0] if error.args else None
+    while isinstance(cause, Exception) and not isinstance(cause, NewConnectionError):
+        cause = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
+    return isinstance(cause, NewConnectionError)
 
 
 def on_its_own(target: Any) -> Any:

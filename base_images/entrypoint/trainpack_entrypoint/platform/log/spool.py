@@ -55,7 +55,7 @@ class Spool:
         chapters: When a line that opens a chapter was taken, by its number.
     """
 
-    def __init__(self, folder: str, limit: int) -> None:
+    def __init__(self, folder: str, limit: int = 1 << 30) -> None:
         self._folder: str | None = folder
         self._segments: list[_Segment] = []
         self._size = 0
