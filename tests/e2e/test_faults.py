@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from faults.image import fault_image
-from faults.scenarios import SCENARIOS, Scenario
-from faults.stage import Ended, Stage, run, staged
+from faults.scenarios import SCENARIOS, Scenario, played
+from faults.stage import Ended, Stage, run
 from faults.table import documented, expected, row
 from picsellia_standin import Standin
 
@@ -26,9 +26,7 @@ def image(base: Base) -> Iterator[str]:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
 def test_a_fault_ends_as_it_must_and_as_is_documented(scenario: Scenario, image: str) -> None:
     with Standin() as platform:
-        words = ("--do", scenario.do)
-        with staged(image, platform, words, scenario.environment, scenario.options) as stage:
-            scenario.before(platform)
+        with played(scenario, image, platform) as stage:
             ended = run(stage, scenario.act)
         assert row(scenario, stage, ended) == expected(scenario), ended.told
         assert row(scenario, stage, ended) in documented(), "`make faults` rewrites docs/faults.md"
@@ -50,7 +48,10 @@ def assert_documents(ended: Ended) -> None:
 
 
 def test_a_flood_of_lines_leaves_the_entrypoint_small(image: str) -> None:
-    with Standin() as platform, staged(image, platform, ("--do", "flood"), {}, {}) as stage:
+    with Standin() as platform, played(Scenario("flood", do="flood"), image, platform) as stage:
         ended = run(stage, lambda stage: None)
-        assert (ended.exit_code, len(ended.printed)) == (0, 200_001)
+        assert ended.exit_code == 0
+        assert [line for line in ended.printed if line.startswith("line ")] == [
+            f"line {number} of a script that prints as fast as it can" for number in range(200_000)
+        ]
         assert int(ended.printed[-1].split()[-1]) < ENTRYPOINT_KIB

@@ -7,8 +7,8 @@ import sys
 from picsellia_standin import Standin
 
 from faults.image import fault_image
-from faults.scenarios import SCENARIOS
-from faults.stage import run, staged
+from faults.scenarios import SCENARIOS, played
+from faults.stage import run
 from faults.table import DOCUMENT, markdown, row
 
 
@@ -17,12 +17,9 @@ def main() -> None:
     rows = []
     with fault_image() as image:
         for scenario in SCENARIOS:
-            with Standin() as platform:
-                words = ("--do", scenario.do)
-                with staged(image, platform, words, scenario.environment, scenario.options) as stage:
-                    scenario.before(platform)
-                    ended = run(stage, scenario.act)
-                    rows.append(row(scenario, stage, ended))
+            with Standin() as platform, played(scenario, image, platform) as stage:
+                ended = run(stage, scenario.act)
+                rows.append(row(scenario, stage, ended))
             print(f"{ended.seconds:5.1f} s  {'  '.join(rows[-1])}", file=sys.stderr, flush=True)
     DOCUMENT.write_text(markdown(rows), encoding="utf-8")
 

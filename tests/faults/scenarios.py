@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from docker.types import Mount
 from picsellia_standin import Standin
 
-from builder.containers import WORKSPACE
-from faults.stage import Stage
+from faults.stage import Stage, staged
 
 ON_THE_PLATFORM, IN_THE_WORKSPACE, NO_OUTPUTS = "on the platform", "in the workspace", "none"
 EVERY_LINE, WHAT_WAS_SENT, NOTHING = "every line", "what was sent before", "nothing was printed"
@@ -57,6 +56,7 @@ class Scenario:
         act: Done to the run while it is under way.
         environment: Of the container, beside what every one of them gets.
         options: For the SDK's `containers.create`.
+        megabytes: The size of the workspace, when that matters.
     """
 
     name: str
@@ -66,11 +66,7 @@ class Scenario:
     act: Callable[[Stage], None] = nothing
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def small_workspace(mebibytes: int) -> dict[str, Any]:
-    size = mebibytes << 20
-    return {"mounts": [Mount(WORKSPACE, None, type="tmpfs", tmpfs_size=size, tmpfs_mode=0o1777)]}
+    megabytes: int | None = None
 
 
 def storm(status: int, **more: Any) -> Callable[[Standin], None]:
@@ -155,13 +151,13 @@ SCENARIOS = (
         "the disk is full while the script saves",
         FAILED._replace(cause="disk-full"),
         do="full",
-        options=small_workspace(8),
+        megabytes=8,
     ),
     Scenario(
         "the disk is full while a folder is packed for the platform",
         FAILED._replace(exit_code=74, cause="disk-full", outputs=IN_THE_WORKSPACE),
         do="folder",
-        options=small_workspace(8),
+        megabytes=8,
     ),
     Scenario(
         "the kernel kills the script for its memory",
@@ -189,3 +185,13 @@ SCENARIOS = (
     ),
     Scenario("200,000 lines as fast as the script can print", do="flood"),
 )
+
+
+@contextmanager
+def played(scenario: Scenario, image: str, platform: Standin) -> Iterator[Stage]:
+    """The stage of a scenario: its container is created, its platform is prepared."""
+    words = ("--do", scenario.do)
+    more = (scenario.environment, scenario.options, scenario.megabytes)
+    with staged(image, platform, words, *more) as stage:
+        scenario.before(platform)
+        yield stage

@@ -15,6 +15,7 @@ from docker.types import Mount
 from picsellia_standin import Experiment, Job, Standin
 
 from builder.containers import WORKSPACE, created, read_files, temporary_volume
+from builder.engine import client
 
 PATIENCE = 60.0
 RUNNING = "RUNNING"
@@ -91,8 +92,13 @@ def staged(
     command: Sequence[str],
     environment: Mapping[str, str],
     options: Mapping[str, Any],
+    megabytes: int | None = None,
 ) -> Iterator[Stage]:
-    """A container of the image, created and not started, with an experiment and a job to report to."""
+    """A container of the image, created and not started, with an experiment and a job to report to.
+
+    Args:
+        megabytes: How large its workspace is, when that matters.
+    """
     experiment = platform.experiments[platform.add_experiment("faults", "run", parameters={"steps": 4})]
     job = platform.jobs[platform.add_job()]
     variables = {
@@ -104,16 +110,33 @@ def staged(
         "TRAINPACK_GRACE": "2",
         **environment,
     }
-    with temporary_volume("fault") as volume:
-        mounts = options.get("mounts") or [Mount(WORKSPACE, volume)]
+    with workspace(image, megabytes) as volume:
+        mounts = [Mount(WORKSPACE, volume)]
         with created(
             image,
             command=list(command),
             environment=variables,
             network_mode="host",
-            **{**options, "mounts": mounts},
+            mounts=mounts,
+            **options,
         ) as container:
             yield Stage(platform, experiment, job, container)
+
+
+@contextmanager
+def workspace(image: str, megabytes: int | None) -> Iterator[str]:
+    """A volume for the workspace; a small one is a tmpfs, which lasts only while a container holds it."""
+    with temporary_volume("fault") as ordinary:
+        if megabytes is None:
+            yield ordinary
+            return
+        size = {"type": "tmpfs", "device": "tmpfs", "o": f"size={megabytes}m,mode=1777"}
+        volume = client().volumes.create(f"{ordinary}-small", driver_opts=size)
+        holder = {"entrypoint": ["sleep", "600"], "mounts": [Mount(WORKSPACE, volume.name)]}
+        with created(image, **holder) as container:
+            container.start()
+            yield volume.name
+        volume.remove()
 
 
 def run(stage: Stage, act: Callable[[Stage], None]) -> Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def row(scenario: Scenario, stage: Stage, ended: Ended) -> tuple[str, ...]:
         stage.experiment.status,
         stage.job.status,
         kept(stage.experiment, ended),
-        log_of(stage.experiment, ended.printed),
+        log_of(stage, ended.printed),
     )
 
 
@@ -73,12 +74,24 @@ def _artifacts(experiment: Experiment) -> dict[str, bytes]:
     return files
 
 
-def log_of(experiment: Experiment, printed: Sequence[str]) -> str:
-    """What the platform shows of the script's lines, in their order."""
+def log_of(stage: Stage, printed: Sequence[str]) -> str:
+    """What the platform holds of the script's lines, in order: in the full log, else in what was sent."""
     if not printed:
         return NOTHING
-    shown = iter(line.rstrip("\n") for line in experiment.lines)
-    return EVERY_LINE if all(line in shown for line in printed) else WHAT_WAS_SENT
+    held = iter(_full_log(stage) or [line.rstrip("\n") for line in stage.experiment.lines])
+    return EVERY_LINE if all(line in held for line in printed) else WHAT_WAS_SENT
+
+
+def _full_log(stage: Stage) -> list[str]:
+    if stage.experiment.logging_file is None:
+        return []
+    chapters = json.loads(stage.platform.objects[stage.experiment.logging_file])
+    texts = [
+        [heading, *chapter["logs"].values()]
+        for heading, chapter in chapters.items()
+        if heading != "exit_code"
+    ]
+    return [text.rstrip("\n") for lines in texts for text in lines]
 
 
 def markdown(rows: Iterable[Sequence[str]]) -> str:

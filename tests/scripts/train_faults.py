@@ -104,6 +104,7 @@ def folder(steps):
 
 
 def flood(steps):
+    train(steps)
     for line in range(200_000):
         print(f"line {line} of a script that prints as fast as it can")
     status = Path(f"/proc/{os.getppid()}/status").read_text()
