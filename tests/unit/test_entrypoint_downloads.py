@@ -588,11 +588,11 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
     small = """
 import os
 class Small:
-    f_bavail, f_frsize = 10, 4096
+    f_blocks, f_bfree, f_bavail, f_frsize = 100, 10, 10, 4096
 os.statvfs = lambda path: Small
 """
     ended = run(container, platform, experiment, setup=QUICK + small)
-    assert (ended.code, ended.failure["cause"]) == (74, "workspace")
+    assert (ended.code, ended.failure["cause"]) == (74, "disk-full")
     assert "the inputs need 3.1 MB more and " in ended.told
     assert "has 41.0 kB free; mount a volume" in ended.told
     assert served(platform) == 0

@@ -268,7 +268,7 @@ def test_a_platform_that_does_not_answer_ends_with_69(container: ContainerRoot) 
 
 
 def test_a_platform_that_answers_late_is_waited_for(platform: Standin, container: ContainerRoot) -> None:
-    platform.fail("GET", "/api/home/ping", status=503, times=2)
+    platform.fail("GET", "/api/home/ping", status=503, times=5)
     experiment = platform.add_experiment("traffic", "first")
     ended = container.run(env=environment(platform, experiment))
     assert ended.code == 0, ended.told

@@ -9,6 +9,7 @@ CODES = {
     "platform": 69,
     "internal": 70,
     "gpu": 71,
+    "disk-full": 74,
     "workspace": 74,
     "configuration": 78,
 }

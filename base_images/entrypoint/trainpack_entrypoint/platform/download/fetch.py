@@ -176,7 +176,7 @@ def _require_room(
         message = (
             f"the inputs need {about}{size(needed - progress.here)} more and {folder} has {size(free)} free"
         )
-        raise RunError("workspace", f"{message}; mount a volume with room for them and for the outputs")
+        raise RunError("disk-full", f"{message}; mount a volume with room for them and for the outputs")
 
 
 def _sizes(items: Sequence[Item], link: Callable[[Item], Link]) -> list[int | None]:
