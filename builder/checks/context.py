@@ -25,7 +25,6 @@ from builder.containers import (
     INPUTS,
     WORKSPACE,
     Entry,
-    as_file,
     created,
     engine_errors,
     file_entry,
@@ -135,7 +134,7 @@ class Context:
     def _saved(self) -> SavedImage:
         with engine_errors(self.image.reference):
             chunks = client().images.get(self.image.image_id).save(chunk_size=1 << 20)
-            return read_image(as_file(self._until_ended(chunks)))
+            return read_image(self._until_ended(chunks))
 
     def _until_ended(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

@@ -9,9 +9,9 @@ import json
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from builder.checks.leftovers import Found, found_in, may_hold_secret
 from builder.errors import ContractError
@@ -19,6 +19,8 @@ from builder.errors import ContractError
 _CHUNK = 1 << 20
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+# gzip, bzip2, xz, zstd
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class SavedImage:
     layers: tuple[Layer, ...]
 
 
-def read_image(stream: IO[bytes]) -> SavedImage:
+def read_image(chunks: Iterable[bytes]) -> SavedImage:
     """Read what `docker save` writes: an archive of one image, with an OCI layout around it or without.
 
     Raises:
@@ -66,16 +68,17 @@ def read_image(stream: IO[bytes]) -> SavedImage:
     layers: dict[str, Layer] = {}
     links: dict[str, str] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Passing(chunks)), mode="r:") as archive:
             for member in _members(archive):
                 name = posixpath.normpath(member.name)
                 if member.issym():
                     links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
                 elif member.isfile():
                     file = cast("Any", archive.extractfile(member))
-                    if _is_layer(name, file.peek(tarfile.BLOCKSIZE)):
-                        layers[name] = _read_layer(file)
-                    elif _is_document(name, file.peek(1)):
+                    head = file.peek(tarfile.BLOCKSIZE)
+                    if _is_layer(name, head):
+                        layers[name] = _read_layer(file, "r|*" if head.startswith(_PACKED) else "r:")
+                    elif _is_document(name, head):
                         documents[name] = json.load(file)
         return _image(documents, layers, links)
     except (tarfile.TarError, ValueError, KeyError, IndexError) as error:
@@ -99,20 +102,20 @@ def _image(documents: Mapping[str, Any], layers: Mapping[str, Layer], links: Map
 
 
 def _is_layer(name: str, head: bytes) -> bool:
-    # A blob says by its first bytes what it is: a tar header, or a compressed one (gzip, bzip2, xz, zstd).
-    packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-    return name.endswith(".tar") or (name.startswith("blobs/") and (packed or head[257:262] == b"ustar"))
+    # A blob says by its first bytes what it is.
+    is_tar = head[257:262] == b"ustar" or head.startswith(_PACKED)
+    return name.endswith(".tar") or (name.startswith("blobs/") and is_tar)
 
 
 def _is_document(name: str, head: bytes) -> bool:
     return (name.endswith(".json") or name.startswith("blobs/")) and head[:1] in (b"{", b"[")
 
 
-def _read_layer(file: IO[bytes]) -> Layer:
+def _read_layer(file: IO[bytes], mode: Literal["r:", "r|*"]) -> Layer:
     size = files = 0
     found: list[Found] = []
     hidden: set[str] = set()
-    with tarfile.open(fileobj=file, mode="r|*", bufsize=_CHUNK) as archive:
+    with tarfile.open(fileobj=file, mode=mode, bufsize=_CHUNK) as archive:
         for member in _members(archive):
             path = posixpath.normpath(f"/{member.name}")
             folder, name = posixpath.split(path)
@@ -130,6 +133,41 @@ def _read_layer(file: IO[bytes]) -> Layer:
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return cast("bytes", cast("Any", archive.extractfile(member)).read())
+
+
+class _Passing:
+    """A stream as a file that is read forwards: what is sought over passes by without being copied.
+
+    One byte back is kept, since `tarfile` looks at the last of a member before it goes on.
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._window = b""
+        self._start = self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        self._position = position
+        return position
+
+    def read(self, size: int) -> bytes:
+        while (end := self._start + len(self._window)) < self._position + size:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                break
+            kept = max(min(self._position, end - 1), self._start)
+            self._window, self._start = self._window[kept - self._start :] + chunk, kept
+        if self._position < self._start:
+            raise ValueError(f"byte {self._position} is past: the stream is at {self._start}")
+        found = self._window[self._position - self._start :][:size]
+        self._position += len(found)
+        return found
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -18,7 +18,6 @@ from builder.builders.dockerfile import render_dockerfile
 from builder.checks.contract import places
 from builder.checks.layers import read_image, step_title
 from builder.checks.leftovers import Found, found_in, is_secret_setting, may_hold_secret, secret_settings
-from builder.containers import as_file
 from builder.errors import ContractError
 
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----"
@@ -29,6 +28,11 @@ def entry(path: str, mode: int = 0o644, size: int = 1) -> tarfile.TarInfo:
     info = tarfile.TarInfo(path.lstrip("/"))
     info.mode, info.size = mode, size
     return info
+
+
+def pieces(content: bytes, size: int = 512) -> Iterator[bytes]:
+    """As it comes from an engine, with borders wherever a member may begin."""
+    return (content[start : start + size] for start in range(0, len(content), size))
 
 
 def tar(files: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
@@ -90,8 +94,9 @@ LAYERS = (
     [archive_of_folders(LAYERS), layout(LAYERS, packed=False), layout(LAYERS, packed=True)],
     ids=["folders", "layout", "compressed layout"],
 )
-def test_layers_are_read_in_their_order_from_whatever_an_engine_saves(saved: bytes) -> None:
-    image = read_image(io.BytesIO(saved))
+@pytest.mark.parametrize("size", [1, 512, 1000, 1 << 20])
+def test_layers_are_read_in_their_order_from_whatever_an_engine_saves(saved: bytes, size: int) -> None:
+    image = read_image(pieces(saved, size))
     assert [layer.size for layer in image.layers] == [14, 5, 5]
     assert [layer.made_by for layer in image.layers] == ["RUN step 0", "RUN step 1", "RUN step 2"]
     assert [layer.digest for layer in image.layers] == json.loads(config(LAYERS))["rootfs"]["diff_ids"]
@@ -100,13 +105,13 @@ def test_layers_are_read_in_their_order_from_whatever_an_engine_saves(saved: byt
 
 @pytest.mark.parametrize("path", ["a/.wh.b", "a/b/.wh..wh..opq", ".wh.a"])
 def test_what_is_below_a_removed_folder_is_removed(path: str) -> None:
-    layers = read_image(io.BytesIO(archive_of_folders([tar({"a/b/.env": b"x"}), tar({path: b""})]))).layers
+    layers = read_image(pieces(archive_of_folders([tar({"a/b/.env": b"x"}), tar({path: b""})]))).layers
     assert list(places(layers, "secrets")) == ["/a/b/.env in layer 1, removed later"]
 
 
 def test_what_a_later_layer_leaves_alone_is_not_said_to_be_removed() -> None:
     other = tar({"a/.wh.c": b"", "a/b.wh.c": b""})
-    layers = read_image(io.BytesIO(archive_of_folders([tar({"a/b/.env": b"x"}), other]))).layers
+    layers = read_image(pieces(archive_of_folders([tar({"a/b/.env": b"x"}), other]))).layers
     assert list(places(layers, "secrets")) == ["/a/b/.env in layer 1"]
 
 
@@ -124,7 +129,7 @@ def test_what_a_later_layer_leaves_alone_is_not_said_to_be_removed() -> None:
 )
 def test_what_is_no_image_is_told_and_never_passes(saved: bytes) -> None:
     with pytest.raises(ContractError, match="cannot be read from the engine"):
-        read_image(io.BytesIO(saved))
+        read_image(pieces(saved))
 
 
 ENDING = tar({"c.json": config([b""]), "manifest.json": b'[{"Config": "c.json", "Layers": ["a.tar"]}]'})
@@ -153,7 +158,7 @@ def many_small_files() -> Iterator[bytes]:
 def test_memory_stays_flat(saved: Callable[[], Iterator[bytes]], size: int, files: int) -> None:
     tracemalloc.start()
     try:
-        (layer,) = read_image(as_file(saved())).layers
+        (layer,) = read_image(saved()).layers
         assert (layer.size, layer.files) == (size, files)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
