@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -67,14 +66,22 @@ for word in sys.argv:
         globals()[word]()
 """
 
+DOCKERFILE = """\
+USER root
+COPY train.py /opt/app/train.py
+RUN sed -i 's/"gpus": null/"gpus": "all"/' /opt/trainpack/image.json
+USER 1000:1000
+"""
+
 
 @pytest.fixture
-def failing_image(changed_image: Callable[[Sequence[str]], str]) -> str:
+def failing_image(changed_image: Callable[[Path], str], tmp_path: Path) -> str:
     """The contract image with a script that fails as it is told, and a flag that asks for all GPUs."""
-    script = base64.b64encode(SCRIPT.encode()).decode()
-    lines = ["USER root", f"RUN echo {script} | base64 -d > /opt/app/train.py"]
-    lines.append("""RUN sed -i 's/"gpus": null/"gpus": "all"/' /opt/trainpack/image.json""")
-    return changed_image([*lines, "USER 1000:1000"])
+    added = tmp_path / "added"
+    added.mkdir()
+    (added / "train.py").write_text(SCRIPT)
+    (added / "Dockerfile").write_text(DOCKERFILE)
+    return changed_image(added)
 
 
 @dataclass
