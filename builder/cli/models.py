@@ -8,7 +8,7 @@ import typer
 
 from builder.cli.output import JsonOption, result, table
 from builder.models.compare import diff, masked
-from builder.models.records import ModelVersion, VersionFields, VersionName
+from builder.models.records import ModelVersion, VersionFields, VersionName, VersionSummary
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -27,9 +27,9 @@ def list_(
     """List every version of a store with its image."""
     from builder.models.stores import open_store  # noqa: PLC0415  (opens nothing for --help)
 
-    versions = list(open_store(store).versions())
+    versions = list(open_store(store).versions.list())
     result(
-        [_document(version) for version in versions],
+        [version.model_dump(mode="json") for version in versions],
         as_json=as_json,
         text=lambda: table([_row(version) for version in versions], header=("version", "image")),
     )
@@ -41,7 +41,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     from builder.models.stores import open_store  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
-    version = open_store(parsed.store).get_version(parsed)
+    version = open_store(parsed.store).versions.get(parsed)
     result(_document(version), as_json=as_json, text=lambda: _details(version))
 
 
@@ -51,7 +51,7 @@ def create(name: NameArgument, as_json: JsonOption = False) -> None:
     from builder.models.stores import open_store  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
-    version = open_store(parsed.store).create_version(parsed, VersionFields())
+    version = open_store(parsed.store).versions.create(parsed, VersionFields())
     result(_document(version), as_json=as_json, text=lambda: f"created {version.name}")
 
 
@@ -59,9 +59,8 @@ def _document(version: ModelVersion) -> dict[str, Any]:
     return version.model_copy(update={"fields": masked(version.fields)}).model_dump(mode="json")
 
 
-def _row(version: ModelVersion) -> tuple[str, ...]:
-    image = version.fields.image
-    return (str(version.name), f"{image.name}:{image.tag}" if image else "(no image)")
+def _row(version: VersionSummary) -> tuple[str, ...]:
+    return (str(version.name), version.image or "(no image)")
 
 
 def _details(version: ModelVersion) -> str:

@@ -136,7 +136,7 @@ def _version(name: str | None) -> ModelVersion | None:
     from builder.models.stores import open_store  # noqa: PLC0415  (Picsellia's SDK takes most of a second)
 
     parsed = VersionName.parse(name)
-    return open_store(parsed.store).get_version(parsed)
+    return open_store(parsed.store).versions.get(parsed)
 
 
 def _flags(folder: Path) -> tuple[str, ...]:

@@ -104,6 +104,11 @@ class DockerImage(Record):
     flags: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def tagged(self) -> str:
+        """`name:tag`; the name alone where there is no tag."""
+        return f"{self.name}:{self.tag}" if self.tag else self.name
+
 
 class StoredFile(Record):
     """A file that a store keeps for a version or an experiment.
@@ -169,6 +174,13 @@ class ModelVersion(Record):
     updated: datetime | None = None
 
 
+class PastState(Record):
+    """What the fields of a version were, until a write replaced them."""
+
+    fields: VersionFields
+    replaced: datetime
+
+
 class VersionSummary(Record):
     """One line of a list of versions; `image` is `name:tag`."""
 
@@ -220,6 +232,19 @@ class Experiment(Record):
     creator: str | None = None
     created: datetime | None = None
     updated: datetime | None = None
+
+
+class ExperimentSummary(Record):
+    """One line of a list of experiments.
+
+    Attributes:
+        base: The version that it was made from; None also where the store does not tell it in a list.
+    """
+
+    id: str
+    name: ExperimentName
+    status: str | None = None
+    base: VersionName | None = None
 
 
 class DatasetFields(Record):

@@ -17,9 +17,12 @@ from builder.models.records import (
     Experiment,
     ExperimentFields,
     ExperimentName,
+    ExperimentSummary,
     Log,
     Model,
     ModelVersion,
+    PastState,
+    Source,
     StoredFile,
     VersionFields,
     VersionName,
@@ -50,8 +53,12 @@ class Versions(Protocol):
         """
         ...
 
-    def create(self, name: VersionName, fields: VersionFields) -> ModelVersion:
+    def create(self, name: VersionName, fields: VersionFields, source: Source | None = None) -> ModelVersion:
         """Make a version, and its model when there is none yet; all or nothing.
+
+        Args:
+            source: Where a version that is copied came from. Recorded where the store can; what is returned
+                tells.
 
         Raises:
             UsageError: The store takes no such name or value.
@@ -79,6 +86,14 @@ class Versions(Protocol):
         """
         ...
 
+    def history(self, name: VersionName) -> tuple[PastState, ...]:
+        """The states that later writes replaced, latest first; none where the store keeps none.
+
+        Raises:
+            NotFoundError: The version does not exist.
+        """
+        ...
+
     def store_file(self, name: VersionName, path: Path, label: str | None = None) -> StoredFile:
         """Keep a file, or a folder with all its levels, under a name; one of the same name is replaced.
 
@@ -98,6 +113,7 @@ class Versions(Protocol):
 
         Raises:
             NotFoundError: There is no such version or file.
+            StoreError: What is stored is not what was once kept.
             UsageError: The target exists, or cannot be written.
         """
         ...
@@ -111,11 +127,20 @@ class Versions(Protocol):
         """
         ...
 
+    def fetch_thumbnail(self, name: VersionName, into: Path) -> Path:
+        """Write the thumbnail below a folder, as `fetch_file` does.
+
+        Raises:
+            NotFoundError: There is no such version, or it has no thumbnail.
+            UsageError: The target exists, or cannot be written.
+        """
+        ...
+
 
 class Experiments(Protocol):
     """Experiments, each in a project."""
 
-    def list(self, project: str | None = None) -> Iterator[Experiment]:
+    def list(self, project: str | None = None) -> Iterator[ExperimentSummary]:
         """Every experiment of the store, or of one project, by name.
 
         Raises:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from builder.errors import NotFoundError, StoreError, UsageError
-from builder.models import local
-from builder.models.local import DATABASE, FOLDER_VARIABLE, MIGRATIONS, LocalStore
+from builder.models.local import FOLDER_VARIABLE, LocalStore, database, versions
+from builder.models.local.database import FILE as DATABASE
+from builder.models.local.schema import MIGRATIONS
 from builder.models.records import VersionFields, VersionName
 
 NAME = VersionName(model="pedestrian", version="v3")
@@ -34,8 +35,8 @@ sys.stdin.readline()
 WRITER = f"""{START}
 with LocalStore(folder) as store:
     for number in range(count):
-        store.create_version(VersionName(model="shared", version=f"{{who}}-{{number}}"), VersionFields())
-        store.update_version(
+        store.versions.create(VersionName(model="shared", version=f"{{who}}-{{number}}"), VersionFields())
+        store.versions.update(
             VersionName(model="pedestrian", version="v3"), VersionFields(**{{who: f"{{who}} {{number}}"}})
         )
 """
@@ -44,7 +45,7 @@ COUNTER = f"""{START}
 name = VersionName(model="pedestrian", version="v3")
 with LocalStore(folder) as store:
     for number in range(count, count + 100_000):
-        store.update_version(
+        store.versions.update(
             name, VersionFields(description=f"{{number}} " * 20_000, parameters={{"number": number}})
         )
         print(number, flush=True)
@@ -103,36 +104,40 @@ def without_rights() -> Iterator[None]:
 def test_the_folder_is_the_one_of_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "a" / "b"))
     with LocalStore() as store:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     assert (tmp_path / "a" / "b" / DATABASE).is_file()
 
 
 def test_versions_are_listed_by_model_and_version(store: LocalStore) -> None:
-    assert list(store.versions()) == []
+    assert list(store.versions.list()) == []
     for model, version in (("b", "v1"), ("a", "v2"), ("a", "v1")):
-        store.create_version(VersionName(model=model, version=version), VersionFields())
-    assert [str(version.name) for version in store.versions()] == ["local:a/v1", "local:a/v2", "local:b/v1"]
+        store.versions.create(VersionName(model=model, version=version), VersionFields())
+    assert [str(version.name) for version in store.versions.list()] == [
+        "local:a/v1",
+        "local:a/v2",
+        "local:b/v1",
+    ]
 
 
 @pytest.mark.parametrize("text", ["team/vision/pedestrian/v3", "Fußgänger/v1", "行人/第一版", "a:b %_'\"/v1"])
 def test_a_model_can_have_any_printable_name(store: LocalStore, text: str) -> None:
     name = VersionName.parse(f"local:{text}")
-    assert store.create_version(name, VersionFields(description="x")).name == name
-    assert [version.name for version in store.versions()] == [name]
+    assert store.versions.create(name, VersionFields(description="x")).name == name
+    assert [version.name for version in store.versions.list()] == [name]
 
 
 @pytest.mark.parametrize("model", ["with\nnewline", "bell\a", " padded ", "half \ud800 pair"])
 def test_a_name_that_cannot_be_shown_is_refused_and_nothing_is_made(store: LocalStore, model: str) -> None:
     with pytest.raises(UsageError):
-        store.create_version(VersionName(model=model, version="v1"), VersionFields())
-    assert list(store.versions()) == []
+        store.versions.create(VersionName(model=model, version="v1"), VersionFields())
+    assert list(store.versions.list()) == []
 
 
 def test_a_missing_version_is_offered_to_be_created(store: LocalStore) -> None:
-    store.create_version(NAME, VersionFields())
+    store.versions.create(NAME, VersionFields())
     missing = VersionName(model="somethingelse", version="v3")
     with pytest.raises(NotFoundError, match=r"there is no model 'somethingelse'$") as caught:
-        store.get_version(missing)
+        store.versions.get(missing)
     assert "--create" in str(caught.value.remedy)
 
 
@@ -143,49 +148,55 @@ def test_a_missing_version_is_offered_to_be_created(store: LocalStore) -> None:
 def test_a_misspelt_name_is_answered_with_the_one_that_is_meant(
     store: LocalStore, model: str, version: str, hint: str
 ) -> None:
-    store.create_version(VersionName(model="pedestrian", version="v3-large"), VersionFields())
+    store.versions.create(VersionName(model="pedestrian", version="v3-large"), VersionFields())
     name = VersionName(model=model, version=version)
-    for use in (store.get_version, store.history, lambda name: store.update_version(name, VersionFields())):
+    for use in (
+        store.versions.get,
+        store.versions.history,
+        lambda name: store.versions.update(name, VersionFields()),
+    ):
         with pytest.raises(NotFoundError, match=f'did you mean "{hint}"'):
             use(name)
 
 
 def test_every_update_leaves_the_former_state_in_the_history(store: LocalStore) -> None:
-    store.create_version(NAME, VersionFields(description="first"))
-    assert store.history(NAME) == ()
-    store.update_version(NAME, VersionFields(description="second"))
-    store.update_version(NAME, VersionFields(framework="ONNX"))
-    assert store.history(NAME) == (VersionFields(description="second"), VersionFields(description="first"))
+    store.versions.create(NAME, VersionFields(description="first"))
+    assert store.versions.history(NAME) == ()
+    store.versions.update(NAME, VersionFields(description="second"))
+    store.versions.update(NAME, VersionFields(framework="ONNX"))
+    former = store.versions.history(NAME)
+    assert [state.fields.description for state in former] == ["second", "first"]
+    assert former[0].replaced >= former[1].replaced
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     with LocalStore(tmp_path) as store:
-        store.create_version(NAME, VersionFields())
-    fields = ("description", "framework", "type")
+        store.versions.create(NAME, VersionFields())
+    fields = ("description", "notebook_link")
     processes = start(WRITER, tmp_path, [(field, WRITES) for field in fields])
     assert [process.wait(60) for process in processes] == [0] * len(fields)
     with LocalStore(tmp_path) as store:
-        held = store.get_version(NAME).fields
+        held = store.versions.get(NAME).fields
         assert [getattr(held, field) for field in fields] == [f"{field} {WRITES - 1}" for field in fields]
-        assert len(store.history(NAME)) == WRITES * len(fields)
-        shared = {version.name.version for version in store.versions() if version.name.model == "shared"}
+        assert len(store.versions.history(NAME)) == WRITES * len(fields)
+        shared = {version.name.version for version in store.versions.list() if version.name.model == "shared"}
     assert shared == {f"{field}-{number}" for field in fields for number in range(WRITES)}
 
 
 def test_processes_that_open_a_new_store_at_once_all_use_it(tmp_path: Path) -> None:
     script = (
-        f"{START}\nLocalStore(folder).create_version(VersionName(model='m', version=who), VersionFields())"
+        f"{START}\nLocalStore(folder).versions.create(VersionName(model='m', version=who), VersionFields())"
     )
     processes = start(script, tmp_path, [(str(number), 0) for number in range(PROCESSES)])
     assert [process.wait(60) for process in processes] == [0] * PROCESSES
     with LocalStore(tmp_path) as store:
-        assert len(list(store.versions())) == PROCESSES
+        assert len(list(store.versions.list())) == PROCESSES
 
 
 def test_a_store_that_cannot_switch_its_journal_now_opens_and_switches_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     with LocalStore(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as reader:
@@ -193,7 +204,7 @@ def test_a_store_that_cannot_switch_its_journal_now_opens_and_switches_later(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM models").fetchone()
         with LocalStore(tmp_path) as store:
-            assert list(store.versions()) == []
+            assert list(store.versions.list()) == []
         reader.execute("COMMIT")
         assert reader.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     with LocalStore(tmp_path), closing(sqlite3.connect(tmp_path / DATABASE)) as reader:
@@ -202,7 +213,7 @@ def test_a_store_that_cannot_switch_its_journal_now_opens_and_switches_later(
 
 def test_a_store_is_whole_after_a_kill_and_holds_every_write_that_returned(tmp_path: Path) -> None:
     with LocalStore(tmp_path) as store:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     first = 0
     for round_ in range(KILLS):
         (process,) = start(COUNTER, tmp_path, [("counter", first)])
@@ -211,12 +222,12 @@ def test_a_store_is_whole_after_a_kill_and_holds_every_write_that_returned(tmp_p
         process.wait(60)
         returned = max([returned, *map(int, rest(process))])
         with LocalStore(tmp_path) as store:
-            held = store.get_version(NAME).fields
+            held = store.versions.get(NAME).fields
             assert held.parameters is not None
             number = held.parameters["number"]
             assert number in (returned, returned + 1)
             assert held.description == f"{number} " * 20_000
-            assert len(store.history(NAME)) == number + 1
+            assert len(store.versions.history(NAME)) == number + 1
         assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
         first = number + 1
 
@@ -228,34 +239,34 @@ def rest(process: subprocess.Popen[str]) -> list[str]:
 
 
 def test_an_interrupted_write_changes_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.create_version(NAME, VersionFields(description="before"))
+    store.versions.create(NAME, VersionFields(description="before"))
 
     def interrupt(*_: object) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(local, "datetime", type("Clock", (), {"now": interrupt}))
+        patched.setattr(versions, "datetime", type("Clock", (), {"now": interrupt}))
         with pytest.raises(KeyboardInterrupt):
-            store.update_version(NAME, VersionFields(description="after"))
-    assert store.get_version(NAME).fields.description == "before"
-    assert store.update_version(NAME, VersionFields(description="later")).fields.description == "later"
+            store.versions.update(NAME, VersionFields(description="after"))
+    assert store.versions.get(NAME).fields.description == "before"
+    assert store.versions.update(NAME, VersionFields(description="later")).fields.description == "later"
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_of_a_version(store: LocalStore) -> None:
-    store._connection.execute("PRAGMA max_page_count = 20")
+    store.database.execute("PRAGMA max_page_count = 20")
     with pytest.raises(StoreError, match="full") as caught:
-        store.create_version(NAME, VersionFields(description="x" * 1_000_000))
+        store.versions.create(NAME, VersionFields(description="x" * 1_000_000))
     assert caught.value.remedy == "free some space on the disk"
-    assert list(store.versions()) == []
-    store.create_version(NAME, VersionFields())
+    assert list(store.versions.list()) == []
+    store.versions.create(NAME, VersionFields())
 
 
 def test_a_store_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "BUSY_SECONDS", 0.01)
-    with LocalStore(tmp_path) as holder, LocalStore(tmp_path) as other, holder._transaction():
-        assert list(other.versions()) == []
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+    with LocalStore(tmp_path) as holder, LocalStore(tmp_path) as other, holder.database.transaction():
+        assert list(other.versions.list()) == []
         with pytest.raises(StoreError, match="locked") as caught:
-            other.create_version(NAME, VersionFields())
+            other.versions.create(NAME, VersionFields())
     assert "another process holds the store" in str(caught.value.remedy)
 
 
@@ -274,9 +285,9 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_store_that_may_only_be_read_refuses_to_write(store: LocalStore) -> None:
-    store._connection.execute("PRAGMA query_only = ON")
+    store.database.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match="readonly") as caught:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     assert FOLDER_VARIABLE in str(caught.value.remedy)
 
 
@@ -291,7 +302,7 @@ def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> No
 
 def test_a_store_of_a_newer_trainpack_is_refused_and_left_alone(tmp_path: Path) -> None:
     with LocalStore(tmp_path) as store:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     newer = len(MIGRATIONS) + 1
     execute(tmp_path, f"PRAGMA user_version = {newer}")
     with pytest.raises(StoreError, match=rf"has schema {newer}, this trainpack knows {newer - 1}") as caught:
@@ -301,7 +312,7 @@ def test_a_store_of_a_newer_trainpack_is_refused_and_left_alone(tmp_path: Path) 
 
 
 def test_fields_of_a_newer_trainpack_are_told_with_the_version(tmp_path: Path, store: LocalStore) -> None:
-    store.create_version(NAME, VersionFields())
+    store.versions.create(NAME, VersionFields())
     execute(tmp_path / "store", """UPDATE versions SET fields = '{"hyper": 1}'""")
     with pytest.raises(StoreError, match="what is stored of local:pedestrian/v3 cannot be read"):
-        store.get_version(NAME)
+        store.versions.get(NAME)

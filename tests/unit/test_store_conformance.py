@@ -73,62 +73,62 @@ def name(kind: str) -> VersionName:
 def test_a_created_version_reads_back_equal_also_by_who_opens_the_store_anew(
     store: ModelStore, open_store: Open, name: VersionName
 ) -> None:
-    created = store.create_version(name, FIELDS)
+    created = store.versions.create(name, FIELDS)
     assert (created.name, created.fields) == (name, FIELDS)
     assert created.id
-    assert open_store().get_version(name) == created
-    assert list(open_store().versions()) == [created]
+    assert open_store().versions.get(name) == created
+    assert [summary.id for summary in open_store().versions.list()] == [created.id]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids="-".join)
 def test_an_update_of_one_field_leaves_the_others(
     store: ModelStore, open_store: Open, name: VersionName, change: dict[str, Any]
 ) -> None:
-    created = store.create_version(name, FIELDS)
-    updated = store.update_version(name, VersionFields(**change))
+    created = store.versions.create(name, FIELDS)
+    updated = store.versions.update(name, VersionFields(**change))
     assert updated.fields == FIELDS.model_copy(update=change)
     assert updated.id == created.id
-    assert open_store().get_version(name) == updated
+    assert open_store().versions.get(name) == updated
 
 
 def test_an_update_with_nothing_changes_nothing(store: ModelStore, name: VersionName) -> None:
-    created = store.create_version(name, FIELDS)
-    assert store.update_version(name, VersionFields()) == created
+    created = store.versions.create(name, FIELDS)
+    assert store.versions.update(name, VersionFields()) == created
 
 
 def test_an_empty_version_holds_nothing(store: ModelStore, name: VersionName) -> None:
-    empty = store.create_version(name, VersionFields()).fields
+    empty = store.versions.create(name, VersionFields()).fields
     assert diff(VersionFields(), empty) == ()
-    assert store.update_version(name, FIELDS).fields == FIELDS
+    assert store.versions.update(name, FIELDS).fields == FIELDS
 
 
 def test_a_missing_model_and_a_missing_version_are_not_found_and_can_be_created(
     store: ModelStore, name: VersionName
 ) -> None:
     for missing in (name, name.model_copy(update={"version": "v4"})):
-        for use in (store.get_version, lambda name: store.update_version(name, FIELDS)):
+        for use in (store.versions.get, lambda name: store.versions.update(name, FIELDS)):
             with pytest.raises(NotFoundError, match=missing.model) as caught:
                 use(missing)
             assert "--create" in str(caught.value.remedy)
             assert caught.value.place == str(missing)
-        store.create_version(name, FIELDS) if missing == name else None
-    assert [version.name for version in store.versions()] == [name]
+        store.versions.create(name, FIELDS) if missing == name else None
+    assert [version.name for version in store.versions.list()] == [name]
 
 
 def test_a_duplicate_is_refused_and_the_first_stays(store: ModelStore, name: VersionName) -> None:
-    created = store.create_version(name, FIELDS)
+    created = store.versions.create(name, FIELDS)
     with pytest.raises(StoreError, match="exists already") as caught:
-        store.create_version(name, VersionFields(description="another"))
+        store.versions.create(name, VersionFields(description="another"))
     assert caught.value.place == str(name)
-    assert list(store.versions()) == [created]
+    assert [summary.id for summary in store.versions.list()] == [created.id]
 
 
 def test_versions_of_one_model_are_apart(store: ModelStore, name: VersionName) -> None:
     other = name.model_copy(update={"version": "v4"})
-    first = store.create_version(name, FIELDS)
-    store.create_version(other, VersionFields(description="other"))
-    store.update_version(other, VersionFields(description="changed", parameters={"epochs": 1}))
-    assert store.get_version(name) == first
+    first = store.versions.create(name, FIELDS)
+    store.versions.create(other, VersionFields(description="other"))
+    store.versions.update(other, VersionFields(description="changed", parameters={"epochs": 1}))
+    assert store.versions.get(name) == first
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
@@ -137,9 +137,9 @@ def test_a_parameter_that_is_not_json_is_a_usage_error_and_nothing_is_written(
 ) -> None:
     wrong = VersionFields(parameters={"rate": value})
     with pytest.raises(UsageError, match="JSON"):
-        store.create_version(name, wrong)
-    assert list(store.versions()) == []
-    created = store.create_version(name, FIELDS)
+        store.versions.create(name, wrong)
+    assert list(store.versions.list()) == []
+    created = store.versions.create(name, FIELDS)
     with pytest.raises(UsageError, match="JSON"):
-        store.update_version(name, wrong)
-    assert store.get_version(name) == created
+        store.versions.update(name, wrong)
+    assert store.versions.get(name) == created

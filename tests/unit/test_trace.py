@@ -73,7 +73,7 @@ def trace(capsys: pytest.CaptureFixture[str]) -> Trace:
 def attached(reference: str, digest: str | None, name: VersionName = NAME) -> None:
     repository, _, tag = reference.rpartition(":")
     with LocalStore() as store:
-        store.create_version(name, VersionFields(image=DockerImage(name=repository, tag=tag, digest=digest)))
+        store.versions.create(name, VersionFields(image=DockerImage(name=repository, tag=tag, digest=digest)))
 
 
 def statuses(ended: Ended) -> dict[str, str]:
@@ -228,7 +228,7 @@ def test_a_misspelt_version_is_answered_with_the_one_that_is_meant(trace: Trace)
 
 def test_a_version_without_an_image_has_no_links(trace: Trace, capsys: pytest.CaptureFixture[str]) -> None:
     with LocalStore() as store:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     ended = trace("pedestrian/v3")
     assert (ended.code, ended.json) == (0, {"subject": "local:pedestrian/v3", "links": [], "broken": 0})
     run(["trace", "pedestrian/v3"])

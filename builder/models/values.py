@@ -1,0 +1,113 @@
+"""What a name or a field of an object may be, checked before anything is written. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from trainpack_entrypoint.schema import parse_labelmap
+
+from builder.errors import UsageError
+from builder.models.records import (
+    EXPERIMENT_STATUSES,
+    FRAMEWORKS,
+    INFERENCE_TYPES,
+    DatasetFields,
+    ExperimentFields,
+    Name,
+    VersionFields,
+)
+
+NOT_CONFIGURED = "NOT_CONFIGURED"
+
+
+def check_name(name: Name) -> None:
+    """Refuse a name that cannot be shown, or that would be read back as another one.
+
+    Raises:
+        UsageError: A part is empty, not printable or has spaces around it, or its own part has a slash.
+    """
+    for part in name.parts:
+        check_text(part, place=repr(str(name)))
+    if "/" in name.parts[1]:
+        raise UsageError(f"{name.parts[1]!r} cannot be a name: it holds a slash", place=str(name))
+
+
+def check_text(text: str, place: str) -> None:
+    """Refuse what cannot be the name of something.
+
+    Raises:
+        UsageError: It is empty, not printable, or has spaces around it.
+    """
+    if not text.strip() or not text.isprintable() or text != text.strip():
+        raise UsageError(
+            f"{text!r} cannot be a name: expected printable text without spaces around it", place=place
+        )
+
+
+def checked_version(fields: VersionFields, place: str) -> VersionFields:
+    """The fields as they are written: enums in upper case.
+
+    Raises:
+        UsageError: A value that no version can have.
+    """
+    _check_tables(fields, place)
+    return fields.model_copy(
+        update={
+            "framework": _choice("framework", fields.framework, FRAMEWORKS, place),
+            "type": _choice("type", fields.type, INFERENCE_TYPES, place),
+        }
+    )
+
+
+def checked_experiment(fields: ExperimentFields, place: str) -> ExperimentFields:
+    """The fields as they are written: the status in upper case.
+
+    Raises:
+        UsageError: A value that no experiment can have.
+    """
+    _check_tables(fields, place)
+    status = _choice("status", fields.status, EXPERIMENT_STATUSES, place)
+    return fields.model_copy(update={"status": status})
+
+
+def checked_dataset(fields: DatasetFields, place: str) -> DatasetFields:
+    """The fields as they are written: the type in upper case.
+
+    Raises:
+        UsageError: A value that no dataset version can have.
+    """
+    for label in fields.labels:
+        check_text(label, place)
+    return fields.model_copy(update={"type": _choice("type", fields.type, INFERENCE_TYPES, place)})
+
+
+def _check_tables(fields: VersionFields | ExperimentFields, place: str) -> None:
+    check_json("the parameters", fields.parameters, place)
+    try:
+        parse_labelmap(fields.labelmap or {})
+    except ValueError as error:
+        raise UsageError(f"the labelmap cannot be stored: {error}", place=place) from None
+
+
+def check_json(what: str, value: Any, place: str) -> None:
+    """Refuse what JSON cannot say.
+
+    Raises:
+        UsageError: It holds NaN, an infinity, or something that is no JSON value.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{what} cannot be stored as JSON: {error}",
+            place=place,
+            remedy="write the number as text, or null",
+        ) from None
+
+
+def _choice(field: str, value: str | None, known: Sequence[str], place: str) -> str | None:
+    if value is None or value.upper() in known:
+        return value and value.upper()
+    raise UsageError(f"{value!r} is no {field}: expected one of {', '.join(known)}", place=place)
