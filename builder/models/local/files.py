@@ -15,7 +15,8 @@ from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.folders import unpack
 from builder.models.local.blobs import Blobs, at_once
 from builder.models.local.database import Database
-from builder.models.records import DatasetName, ExperimentName, Holder, Name, StoredFile, VersionName
+from builder.models.names import DatasetName, ExperimentName, Name, VersionName
+from builder.models.records import Holder, StoredFile
 from builder.models.values import check_text
 from builder.records import Record
 
@@ -183,9 +184,13 @@ class Files:
             self._blobs.remove_unused({row["sha256"] for row in rows})
 
 
+def own_name(path: Path) -> str:
+    """What a file or folder is called: a link by its own name, `.` by that of the folder."""
+    return path.resolve().name if path.name in ("", "..") else path.name
+
+
 def _filename(path: Path) -> str:
-    name = path.resolve().name
-    return f"{name}.zip" if path.is_dir() else name
+    return f"{own_name(path)}.zip" if path.is_dir() else own_name(path)
 
 
 def _not_found(files: Sequence[StoredFile], label: str, owner: Name) -> NotFoundError:
