@@ -17,7 +17,6 @@ from builder.models.local.blobs import Blobs, at_once
 from builder.models.local.database import Database
 from builder.models.names import DatasetName, ExperimentName, Name, VersionName
 from builder.models.records import Holder, StoredFile
-from builder.models.values import check_text
 from builder.records import Record
 
 FILE, THUMBNAIL = "file", "thumbnail"
@@ -76,11 +75,9 @@ class Files:
             sources: By the name that each is to have.
 
         Raises:
-            UsageError: A name cannot be stored, or a path cannot be read.
+            UsageError: A path cannot be read.
             StoreError: The store cannot be written.
         """
-        for name, path in sources.items():
-            check_text(name, place=str(path))
         self._sweep()
         blobs = self._blobs.put_all(list(sources.values()))
         return tuple(

@@ -13,7 +13,7 @@ from builder.models.local.listing import list_versions
 from builder.models.local.objects import VERSIONS, Objects, decode, encode, now
 from builder.models.names import VersionName, VersionSummary
 from builder.models.records import Model, ModelVersion, PastState, Source, StoredFile, VersionFields
-from builder.models.values import NOT_CONFIGURED, checked_version
+from builder.models.values import NOT_CONFIGURED, check_text, checked_version
 
 
 class LocalVersions:
@@ -143,7 +143,7 @@ class LocalVersions:
             NotFoundError: The version does not exist.
             StoreError: The store failed.
         """
-        return self._store(name, path, label or own_name(path), FILE)
+        return self._store(name, path, own_name(path) if label is None else label, FILE)
 
     def fetch_file(self, name: VersionName, label: str, into: Path) -> Path:
         """Write a stored file below a folder, verified, and return its path; a folder comes back as one.
@@ -186,6 +186,7 @@ class LocalVersions:
         return decode(VersionFields, row["fields"], self.objects.name(row))
 
     def _store(self, name: VersionName, path: Path, label: str, role: str) -> StoredFile:
+        check_text(label, place=str(path))
         self.objects.require(name)
         (file,) = self._files.put({label: path})
         with self._database.transaction():
