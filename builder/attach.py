@@ -19,14 +19,8 @@ from trainpack_entrypoint.schema import Parameter
 from builder.checks.report import Report, last_report
 from builder.errors import ContractError, NotFoundError, ReadBackError, UsageError
 from builder.models.compare import diff
-from builder.models.records import (
-    Attachment,
-    Change,
-    DockerImage,
-    ModelVersion,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import VersionName
+from builder.models.records import Attachment, Change, DockerImage, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL
@@ -255,16 +249,16 @@ def attach(
     written = not dry_run and (bool(changes) or before is None)
     if written:
         if before:
-            store.update_version(name, fields)
+            store.versions.update(name, fields)
         else:
-            store.create_version(name, fields)
+            store.versions.create(name, fields)
         _read_back(store, name, fields)
     return Attachment(version=name, image=fields.image, changes=changes, written=written)
 
 
 def _existing(store: ModelStore, name: VersionName, *, create: bool) -> ModelVersion | None:
     try:
-        return store.get_version(name)
+        return store.versions.get(name)
     except NotFoundError:
         if not create:
             raise
@@ -272,7 +266,7 @@ def _existing(store: ModelStore, name: VersionName, *, create: bool) -> ModelVer
 
 
 def _read_back(store: ModelStore, name: VersionName, fields: VersionFields) -> None:
-    wrong = diff(store.get_version(name).fields, fields)
+    wrong = diff(store.versions.get(name).fields, fields)
     if wrong:
         raise ReadBackError(
             f"the store does not hold what was written: {', '.join(change.field for change in wrong)}",

@@ -20,7 +20,8 @@ from builder.errors import (
     RegistryError,
     UsageError,
 )
-from builder.models.records import STORES, DockerImage, ModelVersion, VersionName
+from builder.models.names import STORES, VersionName, VersionSummary
+from builder.models.records import DockerImage, ModelVersion
 from builder.models.store import ModelStore
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL
@@ -118,7 +119,7 @@ def trace_image(reference: Reference, store: ModelStore) -> Trace:
     links = (
         *link_digest(reference, found),
         *link_labels(str(reference), found),
-        *link_versions(reference, found, store.versions()),
+        *link_versions(reference, found, store.versions.list()),
     )
     if not links:
         raise ImageNotFoundError(
@@ -150,7 +151,7 @@ def trace_version(name: VersionName, store: ModelStore) -> Trace:
 
 def _get_version(name: VersionName, store: ModelStore) -> ModelVersion:
     try:
-        return store.get_version(name)
+        return store.versions.get(name)
     except NotFoundError as error:
         # There is nothing to trace in a version that would only now be made.
         raise NotFoundError(error.message, place=error.place, remedy=NAMING) from None
@@ -256,34 +257,34 @@ def _is_dirty(kind: str, value: str) -> bool:
 
 
 def link_versions(
-    reference: Reference, found: FoundImage, versions: Iterable[ModelVersion]
+    reference: Reference, found: FoundImage, versions: Iterable[VersionSummary]
 ) -> tuple[Link, ...]:
     """From an image to the versions that hold it, by digest, else by name and tag. Pure."""
     digest = found.digest or reference.digest
     return tuple(
-        _link_version(reference, digest, found, version, version.fields.image)
+        _link_version(reference, digest, found, version)
         for version in versions
-        if version.fields.image and _holds(version.fields.image, reference, digest)
+        if _holds(version, reference, digest)
     )
 
 
-def _holds(image: DockerImage, reference: Reference, digest: str | None) -> bool:
-    same_name = (image.name, image.tag) == (reference.repository, reference.tag)
-    return same_name or (digest is not None and image.digest == digest)
+def _holds(version: VersionSummary, reference: Reference, digest: str | None) -> bool:
+    same_name = version.image == f"{reference.repository}:{reference.tag}"
+    return same_name or (digest is not None and version.digest == digest)
 
 
 def _link_version(
-    reference: Reference, digest: str | None, found: FoundImage, version: ModelVersion, image: DockerImage
+    reference: Reference, digest: str | None, found: FoundImage, version: VersionSummary
 ) -> Link:
-    status, why = _version_status(digest, found, image)
+    status, why = _version_status(digest, found, version.digest)
     return Link(kind="version", from_=str(reference), to=str(version.name), status=status, why=why)
 
 
-def _version_status(digest: str | None, found: FoundImage, image: DockerImage) -> tuple[Status, str]:
+def _version_status(digest: str | None, found: FoundImage, held: str | None) -> tuple[Status, str]:
     if found.missing:
         return "broken", "the registry has no such image"
-    if image.digest is None or digest is None:
+    if held is None or digest is None:
         return "recorded", "by name and tag, there is no digest to compare"
-    if image.digest == digest:
+    if held == digest:
         return "proven", "the version holds this digest"
-    return "broken", f"the version holds this tag with the digest {image.digest}"
+    return "broken", f"the version holds this tag with the digest {held}"

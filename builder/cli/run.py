@@ -15,7 +15,8 @@ from typer.core import TyperCommand
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.errors import UsageError
-from builder.models.records import ModelVersion, VersionName
+from builder.models.names import VersionName
+from builder.models.records import ModelVersion
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
 from builder.workdir import last_build, workdir
@@ -158,7 +159,7 @@ def _version(name: str | None) -> ModelVersion | None:
     from builder.models.stores import open_store  # noqa: PLC0415  (Picsellia's SDK takes most of a second)
 
     parsed = VersionName.parse(name)
-    return open_store(parsed.store).get_version(parsed)
+    return open_store(parsed.store).versions.get(parsed)
 
 
 def _flags(folder: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
@@ -20,13 +21,18 @@ import requests
 from builder.credentials import Credentials
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.flags import REFUSED, SHORT, normalise_flags
+from builder.models.names import VersionName, VersionSummary
 from builder.models.records import (
     DIGEST_VARIABLE,
     DockerImage,
+    Model,
     ModelVersion,
+    PastState,
+    Source,
+    StoredFile,
     VersionFields,
-    VersionName,
 )
+from builder.models.store import Datasets, Experiments
 from builder.models.transport import NoAnswerError, Patience, patient_session
 from builder.records import Record
 
@@ -57,10 +63,12 @@ class PicselliaStore:
         source: Where the credentials came from, for people.
     """
 
+    name = STORE
+
     def __init__(self, client: Any, patience: Patience | None = None, source: str = "") -> None:
         self._client = client
-        self._patience = patience or Patience()
         self._source = source
+        self.versions = PicselliaVersions(client, patience or Patience())
 
     @classmethod
     def connect(cls, credentials: Credentials, patience: Patience | None = None) -> PicselliaStore:
@@ -88,7 +96,7 @@ class PicselliaStore:
         Raises:
             StoreError: The platform does not answer, or refuses the token.
         """
-        with self._speaking():
+        with _speaking(self._client):
             user = self._client.connection.get("/api/home/ping").json()["username"]
         return Account(
             user=user,
@@ -98,7 +106,46 @@ class PicselliaStore:
             source=self._source,
         )
 
-    def get_version(self, name: VersionName) -> ModelVersion:
+    @property
+    def experiments(self) -> Experiments:
+        """Experiments."""
+        raise StoreError("experiments on Picsellia cannot be used yet", place=self._client.connection.host)
+
+    @property
+    def datasets(self) -> Datasets:
+        """Dataset versions."""
+        raise StoreError("datasets on Picsellia cannot be used yet", place=self._client.connection.host)
+
+
+class PicselliaVersions:
+    """Models and their versions on the platform."""
+
+    def __init__(self, client: Any, patience: Patience) -> None:
+        self._client = client
+        self._patience = patience
+
+    def models(self) -> Iterator[Model]:
+        """Every model of the organization.
+
+        Raises:
+            StoreError: The platform does not answer, or refuses.
+        """
+        for model in self._list_models():
+            yield Model(id=str(model.id), name=model.name)
+
+    def list(self, model: str | None = None) -> Iterator[VersionSummary]:
+        """Every version of the organization, or of one model.
+
+        Raises:
+            NotFoundError: There is no such model.
+            StoreError: The platform does not answer, or refuses.
+        """
+        for found in self._list_models() if model is None else [self._require_model(model)]:
+            with _speaking(self._client):
+                versions = sorted(found.list_versions(), key=lambda version: str(version.name))
+            yield from map(_summary, map(self._read, versions))
+
+    def get(self, name: VersionName) -> ModelVersion:
         """Read one version.
 
         Raises:
@@ -107,7 +154,7 @@ class PicselliaStore:
         """
         return self._read(self._require(name))
 
-    def create_version(self, name: VersionName, fields: VersionFields) -> ModelVersion:
+    def create(self, name: VersionName, fields: VersionFields, source: Source | None = None) -> ModelVersion:
         """Make a version, and its model when there is none yet; a model that was made for nothing is removed.
 
         Raises:
@@ -129,7 +176,7 @@ class PicselliaStore:
             raise
         return self._read(version)
 
-    def update_version(self, name: VersionName, fields: VersionFields) -> ModelVersion:
+    def update(self, name: VersionName, fields: VersionFields) -> ModelVersion:
         """Write every field that is not None in one PATCH, and return what the platform now holds.
 
         Raises:
@@ -140,32 +187,44 @@ class PicselliaStore:
         version = self._require(name)
         keywords = _keywords(fields, version.framework.name, version.type.name)
         if keywords:
-            with self._speaking():
+            with _speaking(self._client):
                 version.update(**keywords)
         return self._read(version)
 
-    def versions(self) -> Iterator[ModelVersion]:
-        """Every version of the organization.
+    def restore(self, name: VersionName, fields: VersionFields) -> ModelVersion:
+        """Write all fields as they are."""
+        raise self._not_yet(name)
 
-        Raises:
-            StoreError: The platform does not answer, or refuses.
-        """
-        with self._speaking():
-            models = self._client.list_models()
-        for model in models:
-            with self._speaking():
-                versions = model.list_versions()
-            yield from map(self._read, versions)
+    def history(self, name: VersionName) -> tuple[PastState, ...]:
+        """Nothing: the platform keeps no former state."""
+        return ()
+
+    def store_file(self, name: VersionName, path: Path, label: str | None = None) -> StoredFile:
+        """Keep a file or folder."""
+        raise self._not_yet(name)
+
+    def fetch_file(self, name: VersionName, label: str, into: Path) -> Path:
+        """Write a stored file below a folder."""
+        raise self._not_yet(name)
+
+    def store_thumbnail(self, name: VersionName, path: Path) -> StoredFile:
+        """Keep a picture as the version's thumbnail."""
+        raise self._not_yet(name)
+
+    def fetch_thumbnail(self, name: VersionName, into: Path) -> Path:
+        """Write the thumbnail below a folder."""
+        raise self._not_yet(name)
+
+    def _not_yet(self, name: VersionName) -> StoreError:
+        return StoreError("this cannot be done on Picsellia yet", place=str(name))
+
+    def _list_models(self) -> Sequence[Any]:
+        with _speaking(self._client):
+            return sorted(self._client.list_models(), key=lambda model: str(model.name))
 
     def _require(self, name: VersionName) -> Any:
         remedy = f"create it: trainpack attach {name} --create"
-        model = self._find_model(name.model)
-        if model is None:
-            raise NotFoundError(
-                f"the organization {self._client.name!r} has no model {name.model!r}",
-                place=str(name),
-                remedy=remedy,
-            )
+        model = self._require_model(name.model, str(name), remedy)
         version = self._find_version(model, name.version)
         if version is None:
             raise NotFoundError(
@@ -173,12 +232,20 @@ class PicselliaStore:
             )
         return version
 
+    def _require_model(self, name: str, place: str | None = None, remedy: str | None = None) -> Any:
+        model = self._find_model(name)
+        if model is None:
+            raise NotFoundError(
+                f"the organization {self._client.name!r} has no model {name!r}", place=place, remedy=remedy
+            )
+        return model
+
     def _find_model(self, name: str) -> Any:
-        with self._speaking(), suppress(_sdk().exceptions.ResourceNotFoundError):
+        with _speaking(self._client), suppress(_sdk().exceptions.ResourceNotFoundError):
             return self._client.get_model(name)
 
     def _find_version(self, model: Any, name: str) -> Any:
-        with self._speaking(), suppress(_sdk().exceptions.ResourceNotFoundError):
+        with _speaking(self._client), suppress(_sdk().exceptions.ResourceNotFoundError):
             return model.get_version(name)
 
     def _make_model(self, name: str) -> Any:
@@ -195,7 +262,7 @@ class PicselliaStore:
         """Make an object; after a failure look for it first, since only the answer may have been lost."""
         for attempt in itertools.count(1):
             try:
-                with self._speaking():
+                with _speaking(self._client):
                     return make()
             except _LostAnswerError:
                 found = find()
@@ -207,11 +274,11 @@ class PicselliaStore:
         raise AssertionError("unreachable")
 
     def _remove_quietly(self, model: Any) -> None:
-        with suppress(StoreError), self._speaking():
+        with suppress(StoreError), _speaking(self._client):
             model.delete()
 
     def _read(self, version: Any) -> ModelVersion:
-        with self._speaking():
+        with _speaking(self._client):
             raw = version.sync()
             return ModelVersion(
                 id=str(version.id),
@@ -219,11 +286,23 @@ class PicselliaStore:
                 fields=_fields(raw),
             )
 
-    @contextmanager
-    def _speaking(self) -> Iterator[None]:
-        connection = self._client.connection
-        with _translated(connection.host, connection.api_token):
-            yield
+
+def _summary(version: ModelVersion) -> VersionSummary:
+    image = version.fields.image
+    return VersionSummary(
+        id=version.id,
+        name=version.name,
+        framework=version.fields.framework,
+        type=version.fields.type,
+        image=image.tagged if image else None,
+        digest=image.digest if image else None,
+    )
+
+
+@contextmanager
+def _speaking(client: Any) -> Iterator[None]:
+    with _translated(client.connection.host, client.connection.api_token):
+        yield
 
 
 class _LostAnswerError(StoreError):

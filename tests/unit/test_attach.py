@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,17 @@ from builder.attach import attach
 from builder.checks.report import CheckResult, Report, remember_report, write_report
 from builder.cli.dispatch import run
 from builder.credentials import make_credentials
-from builder.errors import ReadBackError, UsageError
+from builder.errors import NotFoundError, ReadBackError, UsageError
 from builder.models import stores
 from builder.models.compare import diff
-from builder.models.local import FOLDER_VARIABLE, LocalStore
+from builder.models.local.blobs import Blobs
+from builder.models.local.database import FOLDER_VARIABLE
+from builder.models.local.files import Files
+from builder.models.local.store import LocalStore
+from builder.models.local.versions import LocalVersions
+from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
-from builder.models.records import (
-    DIGEST_VARIABLE,
-    DockerImage,
-    ModelVersion,
-    VersionFields,
-    VersionName,
-)
-from builder.models.store import ModelStore
+from builder.models.records import DIGEST_VARIABLE, DockerImage, ModelVersion, Source, VersionFields
 from builder.models.transport import Patience
 from builder.plan import BuiltImage, PublishedImage
 from builder.workdir import remember_build, remember_push
@@ -179,8 +178,9 @@ def on_platform(platform: Standin, monkeypatch: pytest.MonkeyPatch) -> Picsellia
 
 def held() -> VersionFields | None:
     """What the local store holds of the version, None when there is none."""
-    with LocalStore() as store:
-        return next((version.fields for version in store.versions() if version.name == NAME), None)
+    with LocalStore() as store, suppress(NotFoundError):
+        return store.versions.get(NAME).fields
+    return None
 
 
 def expected(project: Project) -> VersionFields:
@@ -265,7 +265,7 @@ def test_what_is_not_configured_is_not_written(project: Project, cli: Cli) -> No
     project.edit('description = "finds people"\n', "")
     stored = VersionFields(framework="ONNX", type="POINT", description="by hand")
     with LocalStore() as store:
-        store.create_version(NAME, stored)
+        store.versions.create(NAME, stored)
     assert cli().code == 0
     fields = held()
     assert fields is not None
@@ -274,7 +274,7 @@ def test_what_is_not_configured_is_not_written(project: Project, cli: Cli) -> No
 
 def test_a_dry_run_shows_the_difference_and_writes_nothing(project: Project, cli: Cli) -> None:
     with LocalStore() as store:
-        store.create_version(NAME, VersionFields(parameters={"epochs": 3}))
+        store.versions.create(NAME, VersionFields(parameters={"epochs": 3}))
     ended = cli("--dry-run")
     assert ended.code == 0
     assert "parameters.epochs  3       →  10" in ended.stderr
@@ -292,7 +292,7 @@ def test_a_second_attach_changes_nothing(project: Project, cli: Cli) -> None:
     ended = cli("--json")
     assert (ended.code, ended.json["changes"], ended.json["written"]) == (0, [], False)
     with LocalStore() as store:
-        assert store.history(NAME) == ()
+        assert store.versions.history(NAME) == ()
 
 
 def test_only_what_differs_is_named(project: Project, cli: Cli) -> None:
@@ -307,9 +307,11 @@ def test_only_what_differs_is_named(project: Project, cli: Cli) -> None:
 
 def test_an_attach_leaves_the_former_state_in_the_history(project: Project, cli: Cli) -> None:
     with LocalStore() as store:
-        store.create_version(NAME, VersionFields(description="before"))
+        store.versions.create(NAME, VersionFields(description="before"))
         cli()
-        assert store.history(NAME) == (VersionFields(description="before"),)
+        assert [state.fields for state in store.versions.history(NAME)] == [
+            VersionFields(description="before")
+        ]
 
 
 def test_a_missing_version_is_refused_with_the_way_to_create_it(project: Project, cli: Cli) -> None:
@@ -452,28 +454,30 @@ def test_a_patch_that_the_platform_fails_leaves_the_version_as_it_was(
     assert version.fields == before
 
 
-class LossyStore:
-    """A store that loses what it is told to lose, and says that all went well."""
+class LossyVersions(LocalVersions):
+    """Versions that lose what they are told to lose, and say that all went well."""
 
-    def __init__(self, fields: dict[str, Any], image: dict[str, Any]) -> None:
-        self._store: ModelStore = LocalStore()
+    def __init__(self, store: LocalStore, fields: dict[str, Any], image: dict[str, Any]) -> None:
+        super().__init__(store.database, Files(store.database, Blobs(store.folder)))
         self._fields, self._image = fields, image
 
     def _lossy(self, fields: VersionFields) -> VersionFields:
         image = fields.image and fields.image.model_copy(update=self._image)
         return fields.model_copy(update={"image": image, **self._fields})
 
-    def get_version(self, name: VersionName) -> ModelVersion:
-        return self._store.get_version(name)
+    def create(self, name: VersionName, fields: VersionFields, source: Source | None = None) -> ModelVersion:
+        return super().create(name, self._lossy(fields), source)
 
-    def create_version(self, name: VersionName, fields: VersionFields) -> ModelVersion:
-        return self._store.create_version(name, self._lossy(fields))
+    def update(self, name: VersionName, fields: VersionFields) -> ModelVersion:
+        return super().update(name, self._lossy(fields))
 
-    def update_version(self, name: VersionName, fields: VersionFields) -> ModelVersion:
-        return self._store.update_version(name, self._lossy(fields))
 
-    def versions(self) -> Iterator[ModelVersion]:
-        return self._store.versions()
+class LossyStore(LocalStore):
+    """The local store with `LossyVersions`."""
+
+    def __init__(self, fields: dict[str, Any], image: dict[str, Any]) -> None:
+        super().__init__()
+        self.versions = LossyVersions(self, fields, image)
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -495,7 +499,7 @@ def test_what_was_not_stored_is_found_and_named(
 ) -> None:
     store = LossyStore(fields, image)
     if existing:
-        store.create_version(NAME, VersionFields(image=IMAGE))
+        store.versions.create(NAME, VersionFields(image=IMAGE))
     with pytest.raises(ReadBackError, match=f"not hold what was written: {', '.join(named)}$") as caught:
         attach(store, NAME, FIELDS, create=True)
     assert [line.partition(":")[0] for line in caught.value.details] == named

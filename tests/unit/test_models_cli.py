@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from commands import Ended
 from picsellia_standin import Standin
 
 from builder.cli.dispatch import run
-from builder.models.local import FOLDER_VARIABLE, LocalStore
-from builder.models.records import DockerImage, VersionFields, VersionName
+from builder.models.local.database import FOLDER_VARIABLE
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import DockerImage, VersionFields
 
 IMAGE = DockerImage(
     name="registry.example.com/vision/pedestrian",
@@ -48,7 +52,7 @@ def models(capsys: pytest.CaptureFixture[str]) -> Models:
 def fill(*names: str) -> None:
     with LocalStore() as store:
         for name in names:
-            store.create_version(
+            store.versions.create(
                 VersionName.parse(name), FIELDS if name == "pedestrian/v3" else VersionFields()
             )
 
@@ -69,7 +73,31 @@ def test_versions_are_listed_with_their_images(models: Models) -> None:
     ]
     listed = models("list", "local", "--json").json
     assert [version["name"]["model"] for version in listed] == ["pedestrian", "pedestrian", "team/car"]
-    assert listed[1]["fields"]["image"]["digest"] == IMAGE.digest
+    assert (listed[1]["image"], listed[1]["digest"]) == (f"{IMAGE.name}:{IMAGE.tag}", IMAGE.digest)
+
+
+@pytest.mark.parametrize("options", [(), ("local",), ("--json",), ("local", "--json")])
+def test_the_local_list_loads_neither_typer_nor_pydantic_and_prints_the_same(
+    models: Models, options: tuple[str, ...]
+) -> None:
+    fill("pedestrian/v3", "team/car/v1")
+    script = (
+        "import sys, builder.cli\n"
+        "try: builder.cli.main()\n"
+        "finally: print(*{'typer', 'pydantic', 'docker'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, "models", "list", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == (models("list", *options).stdout, "\n")
+
+
+def test_a_local_list_that_fails_is_told_like_any_command(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("in the way")
+    command = [sys.executable, "-c", "import builder.cli; builder.cli.main()", "models", "list"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.count("cannot be made: File exists") == 1
+    assert "TRAINPACK_STORE" in ended.stderr
 
 
 def test_show_tells_everything_but_secrets(models: Models) -> None:
@@ -92,13 +120,12 @@ def test_show_tells_everything_but_secrets(models: Models) -> None:
     }
 
 
-@pytest.mark.parametrize("command", [("show", "pedestrian/v3"), ("list",)])
-def test_the_json_form_holds_no_secret_either(models: Models, command: tuple[str, ...]) -> None:
+def test_the_json_form_holds_no_secret_either(models: Models) -> None:
     fill("pedestrian/v3")
-    ended = models(*command, "--json")
+    ended = models("show", "pedestrian/v3", "--json")
     assert ended.code == 0
     assert "hf_private" not in ended.output
-    document = ended.json if command[0] == "show" else ended.json[0]
+    document = ended.json
     assert document["name"] == {"store": "local", "model": "pedestrian", "version": "v3"}
     assert document["fields"]["parameters"] == {"epochs": 10, "hub_token": "***"}
     assert document["fields"]["image"]["flags"] == ["--gpus=all", "--ipc=host"]

@@ -16,8 +16,9 @@ from picsellia_standin import Standin
 
 from builder.credentials import Credentials, make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore, readable_flags
-from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields, VersionName
+from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
 from builder.models.store import ModelStore
 from builder.models.transport import Patience
 
@@ -65,20 +66,20 @@ def methods(platform: Standin, since: int = 0) -> list[str]:
 
 def test_it_is_a_model_store(store: PicselliaStore) -> None:
     checked: ModelStore = store
-    assert list(checked.versions()) == []
+    assert list(checked.versions.list()) == []
 
 
 def test_a_created_version_reads_back_with_every_field(store: PicselliaStore) -> None:
-    created = store.create_version(NAME, FIELDS)
+    created = store.versions.create(NAME, FIELDS)
     assert created.fields == FIELDS
-    assert store.get_version(NAME) == created
+    assert store.versions.get(NAME) == created
     assert created.name == NAME
 
 
 def test_every_field_is_on_the_wire_under_the_platforms_own_key(
     platform: Standin, store: PicselliaStore
 ) -> None:
-    version = platform.versions[store.create_version(NAME, FIELDS).id]
+    version = platform.versions[store.versions.create(NAME, FIELDS).id]
     assert version.model.name == "pedestrian"
     assert version.fields | {"notebook_link": None, "thumbnail_object_name": None} == {
         "description": "finds people",
@@ -97,47 +98,48 @@ def test_every_field_is_on_the_wire_under_the_platforms_own_key(
 
 def test_a_version_of_an_existing_model_joins_it(platform: Standin, store: PicselliaStore) -> None:
     platform.add_model_version("pedestrian", "v2")
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     assert [version.name for version in platform.versions.values()] == ["v2", "v3"]
     assert len(platform.models) == 1
 
 
 def test_an_empty_version_reads_as_nothing_set(platform: Standin, store: PicselliaStore) -> None:
     platform.add_model_version("pedestrian", "v3")
-    assert store.get_version(NAME).fields == VersionFields(parameters={})
+    assert store.versions.get(NAME).fields == VersionFields(parameters={})
 
 
 @pytest.mark.parametrize("key", ["parameters", "base_parameters"])
 def test_parameters_are_read_under_both_names(platform: Standin, store: PicselliaStore, key: str) -> None:
     platform.add_model_version("pedestrian", "v3", parameters={"epochs": 3})
     platform.parameters_key = key
-    assert store.get_version(NAME).fields.parameters == {"epochs": 3}
+    assert store.versions.get(NAME).fields.parameters == {"epochs": 3}
 
 
 def test_an_update_is_one_patch_and_leaves_other_fields(platform: Standin, store: PicselliaStore) -> None:
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     before = len(platform.requests)
     image = IMAGE.model_copy(update={"tag": "1.3.0-ba9876543210", "digest": None, "env": {}})
-    updated = store.update_version(NAME, VersionFields(image=image, parameters={"epochs": 1}))
+    updated = store.versions.update(NAME, VersionFields(image=image, parameters={"epochs": 1}))
     assert methods(platform, before).count("PATCH") == 1
     assert updated.fields == FIELDS.model_copy(update={"image": image, "parameters": {"epochs": 1}})
     assert platform.versions[updated.id].fields["docker_env_variables"] == {}
 
 
 def test_an_empty_update_sends_no_patch(platform: Standin, store: PicselliaStore) -> None:
-    store.create_version(NAME, FIELDS)
-    assert store.update_version(NAME, VersionFields()).fields == FIELDS
+    store.versions.create(NAME, FIELDS)
+    assert store.versions.update(NAME, VersionFields()).fields == FIELDS
     assert "PATCH" not in methods(platform)
 
 
-def test_every_version_is_listed_in_full(platform: Standin, store: PicselliaStore) -> None:
+def test_every_version_is_listed_with_its_image(platform: Standin, store: PicselliaStore) -> None:
     platform.add_model_version("a", "v1", docker_image="x", docker_tag="1")
     platform.add_model_version("a", "v2", parameters={"epochs": 2})
     platform.add_model_version("b", "v1")
-    found = {str(version.name): version.fields for version in store.versions()}
+    found = {str(version.name): version for version in store.versions.list()}
     assert list(found) == ["picsellia:a/v1", "picsellia:a/v2", "picsellia:b/v1"]
-    assert found["picsellia:a/v1"].image == DockerImage(name="x", tag="1")
-    assert found["picsellia:a/v2"].parameters == {"epochs": 2}
+    assert found["picsellia:a/v1"].image == "x:1"
+    assert found["picsellia:a/v2"].image is None
+    assert [summary.name.version for summary in store.versions.list("b")] == ["v1"]
 
 
 @pytest.mark.parametrize(("model", "missing"), [("other", "model 'pedestrian'"), ("pedestrian", "'v3'")])
@@ -147,7 +149,7 @@ def test_a_missing_version_is_told_with_the_way_to_create_it(
 ) -> None:
     platform.add_model_version(model, "v2")
     with pytest.raises(NotFoundError, match=missing) as caught:
-        store.get_version(NAME) if operation == "get" else store.update_version(NAME, FIELDS)
+        store.versions.get(NAME) if operation == "get" else store.versions.update(NAME, FIELDS)
     assert caught.value.remedy == "create it: trainpack attach picsellia:pedestrian/v3 --create"
 
 
@@ -156,7 +158,7 @@ def test_creating_an_existing_version_is_refused_and_changes_nothing(
 ) -> None:
     id = platform.add_model_version("pedestrian", "v3", description="old")
     with pytest.raises(StoreError, match="exists already"):
-        store.create_version(NAME, FIELDS)
+        store.versions.create(NAME, FIELDS)
     assert platform.versions[id].fields["description"] == "old"
     assert "POST" not in methods(platform)
 
@@ -164,7 +166,7 @@ def test_creating_an_existing_version_is_refused_and_changes_nothing(
 def test_a_model_made_for_a_version_that_fails_is_removed(platform: Standin, store: PicselliaStore) -> None:
     platform.fail("POST", "/versions$", status=400, times=None, message="no more versions")
     with pytest.raises(StoreError, match="no more versions"):
-        store.create_version(NAME, FIELDS)
+        store.versions.create(NAME, FIELDS)
     assert not platform.models
 
 
@@ -174,7 +176,7 @@ def test_a_model_that_was_there_stays_when_its_version_fails(
     platform.add_model("pedestrian")
     platform.fail("POST", "/versions$", status=400, times=None)
     with pytest.raises(StoreError):
-        store.create_version(NAME, FIELDS)
+        store.versions.create(NAME, FIELDS)
     assert [model.name for model in platform.models.values()] == ["pedestrian"]
 
 
@@ -192,11 +194,11 @@ def test_what_the_platform_does_not_take_is_refused_before_any_write(
     platform: Standin, store: PicselliaStore, fields: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(UsageError, match=expected):
-        store.create_version(NAME, VersionFields(**fields))
+        store.versions.create(NAME, VersionFields(**fields))
     assert not platform.models
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     with pytest.raises(UsageError, match=expected):
-        store.update_version(NAME, VersionFields(**fields))
+        store.versions.update(NAME, VersionFields(**fields))
     assert "PATCH" not in methods(platform)
 
 
@@ -204,34 +206,34 @@ def test_what_the_platform_does_not_take_is_refused_before_any_write(
 def test_a_version_can_be_created_with_any_type_that_the_sdk_lets_through(
     store: PicselliaStore, type: str
 ) -> None:
-    assert store.create_version(NAME, VersionFields(type=type)).fields.type == type.upper()
+    assert store.versions.create(NAME, VersionFields(type=type)).fields.type == type.upper()
 
 
 def test_not_configured_is_never_sent(platform: Standin, store: PicselliaStore) -> None:
     nothing = VersionFields(type="NOT_CONFIGURED", framework="NOT_CONFIGURED")
-    assert store.create_version(NAME, nothing).fields.type is None
-    store.update_version(NAME, nothing)
+    assert store.versions.create(NAME, nothing).fields.type is None
+    store.versions.update(NAME, nothing)
     assert "PATCH" not in methods(platform)
 
 
 @pytest.mark.parametrize("field", ["type", "framework"])
 def test_a_field_cannot_go_back_to_not_configured(store: PicselliaStore, field: str) -> None:
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     with pytest.raises(UsageError, match=f"{field} .* cannot go back") as caught:
-        store.update_version(NAME, VersionFields(**{field: "NOT_CONFIGURED"}))
+        store.versions.update(NAME, VersionFields(**{field: "NOT_CONFIGURED"}))
     assert f"leave [model] {field} out" in str(caught.value.remedy)
 
 
 def test_an_existing_version_cannot_become_mask(platform: Standin, store: PicselliaStore) -> None:
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     with pytest.raises(UsageError, match="cannot become MASK"):
-        store.update_version(NAME, VersionFields(type="MASK"))
+        store.versions.update(NAME, VersionFields(type="MASK"))
     assert "PATCH" not in methods(platform)
 
 
 def test_a_mask_version_can_be_updated_with_its_own_type(store: PicselliaStore) -> None:
-    store.create_version(NAME, VersionFields(type="MASK"))
-    updated = store.update_version(NAME, VersionFields(type="MASK", description="new"))
+    store.versions.create(NAME, VersionFields(type="MASK"))
+    updated = store.versions.update(NAME, VersionFields(type="MASK", description="new"))
     assert (updated.fields.type, updated.fields.description) == ("MASK", "new")
 
 
@@ -267,7 +269,7 @@ def test_a_wrong_token_is_refused_and_never_shown(
 def test_a_token_that_stops_working_is_told(platform: Standin, store: PicselliaStore) -> None:
     platform.token = "another"
     with pytest.raises(StoreError, match="refused the token: Unauthorized"):
-        store.get_version(NAME)
+        store.versions.get(NAME)
 
 
 def test_a_foreign_organization_is_told(platform: Standin) -> None:
@@ -288,9 +290,9 @@ def test_an_organization_is_chosen_by_name_or_id(platform: Standin) -> None:
 def test_a_passing_failure_is_outlasted(
     platform: Standin, store: PicselliaStore, status: int, method: str
 ) -> None:
-    store.create_version(NAME, FIELDS)
+    store.versions.create(NAME, FIELDS)
     platform.fail(method, "/api/model/", status=status, times=2)
-    assert store.update_version(NAME, VersionFields(description="new")).fields.description == "new"
+    assert store.versions.update(NAME, VersionFields(description="new")).fields.description == "new"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 0])
@@ -300,7 +302,7 @@ def test_a_failure_while_creating_makes_one_version_and_no_second(
     platform: Standin, store: PicselliaStore, status: int, after: bool, path: str
 ) -> None:
     platform.fail("POST", path, status=status, after=after and status not in (429, 503))
-    assert store.create_version(NAME, FIELDS).fields == FIELDS
+    assert store.versions.create(NAME, FIELDS).fields == FIELDS
     assert (len(platform.models), len(platform.versions)) == (1, 1)
     assert 409 not in [request.status for request in platform.requests]
 
@@ -313,7 +315,7 @@ def test_retry_after_is_kept(
     platform.add_model_version("pedestrian", "v3")
     platform.fail("GET", "/models/find", status=429, headers={"Retry-After": "7"})
     platform.fail("GET", "/versions/find", status=503, headers={"Retry-After": "86400"})
-    store.get_version(NAME)
+    store.versions.get(NAME)
     assert waits == [7.0, 30.0]
 
 
@@ -324,7 +326,7 @@ def test_a_lasting_failure_ends_after_a_bounded_number_of_tries(
     platform.fail("GET", "/models/find", status=status, times=None, message="out of order")
     before = len(platform.requests)
     with pytest.raises(StoreError, match="the platform failed") as caught:
-        store.get_version(NAME)
+        store.versions.get(NAME)
     assert len(platform.requests) - before == IMPATIENT.tries
     assert caught.value.place == platform.url
 
@@ -333,14 +335,14 @@ def test_creating_ends_after_a_bounded_number_of_tries(platform: Standin, store:
     platform.add_model("pedestrian")
     platform.fail("POST", "/versions$", status=500, times=None)
     with pytest.raises(StoreError, match="the platform failed"):
-        store.create_version(NAME, FIELDS)
+        store.versions.create(NAME, FIELDS)
     assert methods(platform).count("POST") == IMPATIENT.tries
 
 
 def test_an_overloaded_platform_is_told(platform: Standin, store: PicselliaStore) -> None:
     platform.fail("GET", "/models/find", status=429, times=None)
     with pytest.raises(StoreError, match="overloaded"):
-        store.get_version(NAME)
+        store.versions.get(NAME)
 
 
 def test_a_refused_connection_is_told_with_the_host(platform: Standin) -> None:
@@ -357,9 +359,9 @@ def test_a_platform_that_goes_away_and_comes_back_is_found_again(
     platform.add_model_version("pedestrian", "v3")
     platform.stop()
     with pytest.raises(StoreError, match="does not answer"):
-        store.get_version(NAME)
+        store.versions.get(NAME)
     platform.start()
-    assert store.get_version(NAME).name == NAME
+    assert store.versions.get(NAME).name == NAME
 
 
 def test_a_host_that_is_no_platform_is_told(platform: Standin) -> None:

@@ -16,8 +16,10 @@ from registries import LABELS, baked, delete, push, push_trained, registry
 from builder import engine
 from builder.cli.dispatch import run
 from builder.errors import UsageError
-from builder.models.local import FOLDER_VARIABLE, LocalStore
-from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields, VersionName
+from builder.models.local.database import FOLDER_VARIABLE
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
 from builder.reference import Reference
 from builder.trace import FoundImage, link_digest, link_image, link_versions, parse_subject
 
@@ -73,7 +75,7 @@ def trace(capsys: pytest.CaptureFixture[str]) -> Trace:
 def attached(reference: str, digest: str | None, name: VersionName = NAME) -> None:
     repository, _, tag = reference.rpartition(":")
     with LocalStore() as store:
-        store.create_version(name, VersionFields(image=DockerImage(name=repository, tag=tag, digest=digest)))
+        store.versions.create(name, VersionFields(image=DockerImage(name=repository, tag=tag, digest=digest)))
 
 
 def statuses(ended: Ended) -> dict[str, str]:
@@ -228,7 +230,7 @@ def test_a_misspelt_version_is_answered_with_the_one_that_is_meant(trace: Trace)
 
 def test_a_version_without_an_image_has_no_links(trace: Trace, capsys: pytest.CaptureFixture[str]) -> None:
     with LocalStore() as store:
-        store.create_version(NAME, VersionFields())
+        store.versions.create(NAME, VersionFields())
     ended = trace("pedestrian/v3")
     assert (ended.code, ended.json) == (0, {"subject": "local:pedestrian/v3", "links": [], "broken": 0})
     run(["trace", "pedestrian/v3"])
