@@ -127,6 +127,24 @@ class Log:
 
 
 @dataclass
+class Asset:
+    """An image of a dataset version.
+
+    Attributes:
+        shapes: `rectangles`, `polygons`, … as the wire has them; None is not annotated.
+    """
+
+    id: str
+    data_id: str
+    annotation_id: str
+    filename: str
+    object_name: str
+    width: int = 64
+    height: int = 48
+    shapes: dict[str, list[dict[str, Any]]] | None = None
+
+
+@dataclass
 class DatasetVersion:
     """A dataset version, with the names of its labels."""
 
@@ -135,6 +153,8 @@ class DatasetVersion:
     name: str
     version: str
     labels: list[str]
+    type: str = "NOT_CONFIGURED"
+    assets: list[Asset] = field(default_factory=list)
 
 
 @dataclass
@@ -201,16 +221,28 @@ class Upload:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it was answered; status 0 is a connection that was dropped."""
+    """One request as it was answered; status 0 is a connection that was dropped.
+
+    Attributes:
+        sent: How many bytes of content went out.
+        range: The `Range` that was asked for.
+    """
 
     method: str
     path: str
     status: int
+    sent: int = 0
+    range: str | None = None
 
 
 @dataclass
 class Fault:
-    """A failure to inject; `times` None is forever, status 0 drops the connection."""
+    """A failure to inject; `times` None is forever, status 0 drops the connection.
+
+    Attributes:
+        cut: Let the request succeed, and break the connection after so many bytes of content.
+        corrupt: Let it succeed with the last byte of the content changed.
+    """
 
     method: str
     path: re.Pattern[str]
@@ -219,11 +251,20 @@ class Fault:
     headers: dict[str, str]
     after: bool
     message: str
+    cut: int | None = None
+    corrupt: bool = False
 
 
 @dataclass(repr=False, eq=False)
 class State:
-    """Everything on the platform: one organization with one connector, one user with one token."""
+    """Everything on the platform: one organization with one connector, one user with one token.
+
+    Attributes:
+        delay: Seconds before every answer.
+        body_delay: Seconds before each 64 KiB of a download.
+        checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
+            `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
+    """
 
     token: str = field(default_factory=lambda: secrets.token_hex(20))
     username: str = "ada"
@@ -232,9 +273,12 @@ class State:
     connector_id: str = field(default_factory=new_id)
     parameters_key: str = "parameters"
     delay: float = 0.0
+    body_delay: float = 0.0
+    checksums: set[str] = field(default_factory=set)
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    datasets: dict[str, DatasetVersion] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -300,14 +344,15 @@ class State:
         parameters: dict[str, Any] | None = None,
         labelmap: dict[str, str] | None = None,
         base_version: str | None = None,
-        datasets: Mapping[str, list[str]] | None = None,
+        datasets: Mapping[str, list[str] | str] | None = None,
     ) -> str:
         """Make an experiment, and its project when there is none.
 
         Args:
             base_version: The id, or `MODEL/VERSION`, of the version that it starts from: it receives the
                 version's parameters, labelmap and files where it has none of its own.
-            datasets: Alias to the names of its labels.
+            datasets: Alias to a dataset version, by its id or `NAME/VERSION`, or to the names of the labels
+                of a new one.
 
         Returns:
             Its id.
@@ -320,9 +365,42 @@ class State:
                 self.put_log(made, "labelmap", "LABELMAP", labelmap)
             if base_version is not None:
                 self.give_base(made, self._version(base_version))
-            for alias, labels in (datasets or {}).items():
-                made.datasets[alias] = DatasetVersion(new_id(), new_id(), alias, "v1", labels)
+            for alias, dataset in (datasets or {}).items():
+                known = dataset if isinstance(dataset, str) else self.add_dataset(alias, labels=dataset)
+                made.datasets[alias] = self._dataset(known)
             return made.id
+
+    def add_dataset(
+        self,
+        name: str,
+        version: str = "v1",
+        *,
+        type: str = "OBJECT_DETECTION",
+        labels: Iterable[str] = (),
+        assets: Iterable[Mapping[str, Any]] = (),
+    ) -> str:
+        """Make a dataset version; returns its id.
+
+        Args:
+            assets: `{"filename", "content"}` each, and where they are annotated `shapes`, like
+                `{"rectangles": [{"label", "x", "y", "w", "h"}]}`.
+        """
+        with self.lock:
+            made = DatasetVersion(new_id(), new_id(), name, version, list(labels), type)
+            made.assets = [self._asset(**asset) for asset in assets]
+            self.datasets[made.id] = made
+            return made.id
+
+    def _asset(self, filename: str, content: bytes | str, **fields: Any) -> Asset:
+        object_name = f"{new_id()}/{new_id()}"
+        self.objects[object_name] = content.encode() if isinstance(content, str) else content
+        return Asset(new_id(), new_id(), new_id(), filename, object_name, **fields)
+
+    def _dataset(self, reference: str) -> DatasetVersion:
+        for dataset in self.datasets.values():
+            if reference in (dataset.id, f"{dataset.name}/{dataset.version}"):
+                return dataset
+        raise RefusedError(404, f"No dataset version {reference}")
 
     def add_project(self, name: str) -> Project:
         """The project of this name, made when there is none."""
@@ -388,10 +466,11 @@ class State:
         """Fill from JSON, each entry with the keywords of its `add_…`; returns the ids.
 
         Args:
-            data: `{"versions": […], "experiments": […], "jobs": […]}`; each may be absent.
+            data: `{"versions": […], "datasets": […], "experiments": […], "jobs": […]}`; each may be absent.
         """
         makers: dict[str, Callable[..., str]] = {
             "versions": self.add_model_version,
+            "datasets": self.add_dataset,
             "experiments": self.add_experiment,
             "jobs": self.add_job,
         }
@@ -409,6 +488,8 @@ class State:
         headers: Mapping[str, str] | None = None,
         after: bool = False,
         message: str = "injected failure",
+        cut: int | None = None,
+        corrupt: bool = False,
     ) -> None:
         """Let the next matching requests fail.
 
@@ -418,9 +499,13 @@ class State:
             status: The answer; 0 drops the connection without one.
             times: How often; None is forever.
             after: The request takes effect first, so that only its answer is lost.
+            cut: It succeeds, and the connection breaks after so many bytes of content.
+            corrupt: It succeeds, with the last byte of the content changed.
         """
+        after = after or corrupt or cut is not None
+        path = re.compile(path_regex)
         self.faults.append(
-            Fault(method, re.compile(path_regex), status, times, dict(headers or {}), after, message)
+            Fault(method, path, status, times, dict(headers or {}), after, message, cut, corrupt)
         )
 
     def expire_urls(self) -> None:

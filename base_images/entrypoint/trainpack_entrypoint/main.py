@@ -54,6 +54,7 @@ class _Run:
         self.relay: Relay | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
         self.metrics: list[dict[str, Any]] = []
+        self.patience = CONNECT_SECONDS
 
     def run(self, arguments: Sequence[str]) -> int:
         self.signals.install()
@@ -98,7 +99,7 @@ class _Run:
     def merge(self, manifest: Manifest) -> Merged:
         problems: list[str] = []
         self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
-        timeout = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
+        timeout = self.patience = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
         mounted = mounted_sources(self.paths, problems)
         if any(self.environment.get(name) for name in _PLATFORM):
             self.connect(manifest, timeout, problems)
@@ -134,10 +135,23 @@ class _Run:
             self.say(f"warning: {problem}")
 
     def lay_out(self, manifest: Manifest, merged: Merged) -> None:
-        if missing := workspace.missing_inputs(self.paths, manifest.data):
-            raise RunError("missing-input", "missing input; give it with --data ALIAS=DIR", missing)
+        downloaded = self.fetch_inputs(manifest, merged)
         values = {name: value.value for name, value in merged.parameters.items()}
-        self.laid_out = workspace.lay_out(self.paths, manifest.data, values, merged.labelmap)
+        self.laid_out = workspace.lay_out(self.paths, manifest.data, values, merged.labelmap, downloaded)
+
+    def fetch_inputs(self, manifest: Manifest, merged: Merged) -> Sequence[str] | None:
+        """Download what the experiment gives; the aliases of its datasets, None without an experiment."""
+        wanted = workspace.absent_datasets(self.paths, manifest.data)
+        inputs = self.platform.inputs(self.patience, self.say) if self.platform else None
+        attached = inputs.aliases if inputs else ()
+        if missing := [alias for alias in wanted if alias not in attached]:
+            raise _missing(self.paths, manifest.data, missing, has_experiment=inputs is not None)
+        if inputs is None:
+            return None
+        if unused := sorted(set(attached) - manifest.data.keys()):
+            self.say(f"attached but not in [data], and so not downloaded: {', '.join(map(repr, unused))}")
+        inputs.fetch(self.paths, wanted, merged.labelmap)
+        return wanted
 
     def start(self, manifest: Manifest, merged: Merged, arguments: Sequence[str]) -> None:
         values = {name: value.value for name, value in merged.declared.items()}
@@ -214,6 +228,18 @@ class _Run:
             if self.report.failure is None:
                 message = f"{error.filename}: {error.strerror}"
                 self.fail(RunError("workspace", f"result.json could not be written: {message}"))
+
+
+def _missing(
+    paths: Paths, data: Mapping[str, str], aliases: Sequence[str], *, has_experiment: bool
+) -> RunError:
+    third = "attached to the experiment" if has_experiment else "given by an experiment, as there is none"
+    problems = [
+        f"dataset {alias!r}: not mounted at {paths.mount(f'datasets/{alias}')} (`trainpack run --data "
+        f"{alias}=DIR`), not in the image at {data[alias]}, not {third}"
+        for alias in aliases
+    ]
+    return RunError("missing-input", "missing input", problems)
 
 
 def _read_manifest(paths: Paths) -> Manifest:

@@ -12,11 +12,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
 from trainpack_entrypoint.relay import CHAPTER
 from trainpack_entrypoint.sources import Source, object_of
+
+if TYPE_CHECKING:
+    from trainpack_entrypoint.platform_inputs import PlatformInputs
 
 DEFAULT_HOST = "https://app.picsellia.com"
 # Seconds that a failing platform is tried for, counted from the first failure of an unbroken row.
@@ -73,8 +76,8 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
         RunError: `configuration` when the platform refuses what was configured, `platform` when it does not
             answer in time.
     """
-    # Else the SDK prints to stdout, which belongs to the script.
-    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = "1"
+    # Else the SDK prints to stdout, which belongs to the script, and draws progress bars.
+    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = os.environ["TQDM_DISABLE"] = "1"
     deadline, pause, told = time.monotonic() + timeout, 0.5, False
     while True:
         try:
@@ -258,6 +261,21 @@ class Platform:
         return Source(
             name, object_of(parameters, f"parameters of {name}", self.problems), raw.get("labels") or None
         )
+
+    def inputs(self, patience: float, say: Callable[[str], None]) -> PlatformInputs | None:
+        """The files and datasets that the experiment offers; None without one.
+
+        Args:
+            patience: Seconds without an answer after which the platform is given up.
+
+        Raises:
+            RunError: The platform refuses or does not answer.
+        """
+        from trainpack_entrypoint.platform_inputs import PlatformInputs
+
+        if self._experiment is None:
+            return None
+        return PlatformInputs(self._own_connection(self._experiment), patience, say)
 
     def set_running(self) -> None:
         """Say that the run has begun."""
