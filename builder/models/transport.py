@@ -28,6 +28,11 @@ class Patience(Record):
     tries: int = 4
     pause: float = 0.5
 
+    @property
+    def seconds(self) -> float:
+        """About how long all pauses take together."""
+        return float(self.pause * 2**self.tries)
+
     def wait(self, attempt: int) -> None:
         """Pause after the given attempt, counted from 1."""
         time.sleep(self.pause * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))  # noqa: S311  (jitter)

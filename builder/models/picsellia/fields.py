@@ -162,7 +162,11 @@ def readable_flags(flags: str | Sequence[str]) -> tuple[str, ...]:
 
 def provenance(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Who made an object and when, where the raw answer tells it."""
-    return {"creator": _creator(raw), "created": _time(raw, "created_at"), "updated": _time(raw, "updated_at")}
+    return {
+        "creator": _creator(raw),
+        "created": _time(raw, "created_at"),
+        "updated": _time(raw, "updated_at"),
+    }
 
 
 def _creator(raw: Mapping[str, Any]) -> str | None:

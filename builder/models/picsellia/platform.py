@@ -1,4 +1,4 @@
-"""A connected client of the SDK, with what it lacks: patience, whole lists, objects made once, parallel reads."""
+"""A connected client of the SDK, with what it lacks: whole lists, objects made once, parallel reads."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from typing import Any
 import requests
 
 from builder.errors import NotFoundError, StoreError, TrainpackError
-from builder.models.transport import NoAnswerError, reason
+from builder.models.transport import NoAnswerError
 
 LONGEST_MESSAGE = 300  # characters of an answer that are shown: a proxy's error page is one long answer
+IN_DOUBT = "whether this was written is not known: the answer was lost"
 _SILENT = "check the host and the network: `trainpack doctor`"
 _LATER = "try again later"
 
