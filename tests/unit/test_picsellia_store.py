@@ -184,9 +184,9 @@ def test_a_model_that_was_there_stays_when_its_version_fails(
     ("fields", "expected"),
     [
         ({"type": "MULTI"}, "takes no type MULTI for a version, though it lists it"),
-        ({"type": "DETECTION"}, "takes no type DETECTION .* OBJECT_DETECTION"),
-        ({"framework": "SKLEARN"}, "takes no framework SKLEARN .* TENSORFLOW, PYTORCH, ONNX"),
-        ({"parameters": {"rate": float("nan")}}, r"\[parameters\]: the parameters are not JSON"),
+        ({"type": "DETECTION"}, "'DETECTION' is no type: .* OBJECT_DETECTION"),
+        ({"framework": "SKLEARN"}, "'SKLEARN' is no framework: .* TENSORFLOW, PYTORCH, ONNX"),
+        ({"parameters": {"rate": float("nan")}}, "the parameters cannot be stored as JSON"),
         ({"image": IMAGE.model_copy(update={"env": {DIGEST_VARIABLE: "x"}})}, "set by trainpack itself"),
     ],
 )
@@ -316,7 +316,7 @@ def test_retry_after_is_kept(
     platform.fail("GET", "/models/find", status=429, headers={"Retry-After": "7"})
     platform.fail("GET", "/versions/find", status=503, headers={"Retry-After": "86400"})
     store.versions.get(NAME)
-    assert waits == [7.0, 30.0]
+    assert [seconds for seconds in waits if seconds] == [7.0, 30.0]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])

@@ -22,7 +22,7 @@ from builder.models.picsellia.fields import (
 )
 from builder.models.picsellia.files import fetch, no_file, stored_files, upload
 from builder.models.picsellia.platform import Platform, at_once, enum
-from builder.models.picsellia.speaking import IN_DOUBT, LostAnswerError, TakenError, having, undone
+from builder.models.picsellia.speaking import TakenError, having, in_doubt, undone
 from builder.models.picsellia.versions import PicselliaVersions
 from builder.models.records import (
     DatasetName,
@@ -206,7 +206,7 @@ class PicselliaExperiments:
             raise StoreError("this version exists already", place=str(version))
         wanted = self._published(experiment, version)
         with self._exported(experiment, model, version) as made:
-            with having(IN_DOUBT, LostAnswerError):
+            with in_doubt("the new version was renamed"):
                 self._platform.ask(lambda: made.update(**wanted))
             if made.name != version.version:
                 raise ReadBackError(
@@ -315,7 +315,7 @@ class PicselliaExperiments:
                         having(f"the {log} were written" if log == PARAMETERS else f"the {log} was written")
                     )
             if (wanted.description, wanted.status) != (None, None):
-                with having(IN_DOUBT, LostAnswerError):
+                with in_doubt("the experiment was written"):
                     self._platform.ask(
                         lambda: experiment.update(description=wanted.description, status=wanted.status)
                     )
@@ -376,9 +376,10 @@ class PicselliaExperiments:
         }
         with ExitStack() as stack:
             if former is not None:
-                self._platform.find(lambda: experiment.detach_dataset(former))
-                names = ", ".join([alias, *again])
-                stack.enter_context(having(f"{former.name}/{former.version} was detached from {names}"))
+                detached = f"{former.name}/{former.version} was detached from {', '.join([alias, *again])}"
+                with in_doubt(detached):
+                    self._platform.find(lambda: experiment.detach_dataset(former))
+                stack.enter_context(having(detached))
             for name, held in {**again, alias: version}.items():
                 self._platform.make(
                     partial(self._attach, experiment, name, held),

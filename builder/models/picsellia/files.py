@@ -135,11 +135,14 @@ def receive(platform: Platform, owner: Name, groups: Mapping[str, Mapping[Path, 
         [Item(what, str(path), remote) for path, remote in files.items()] for what, files in groups.items()
     ]
     try:
-        with platform.speaking():
-            download(items, str(folder), platform.patience.seconds, lambda _: None)
+        with workspace(folder) as parts, platform.speaking():
+            download(items, str(parts), platform.patience.seconds, lambda _: None)
     except RunError as error:
         kind = UsageError if error.cause == "workspace" else StoreError
-        raise kind(shown(error.message, platform.connection.api_token), place=str(owner)) from None
+        problems = [
+            shown(problem, platform.connection.api_token) for problem in error.problems or [error.message]
+        ]
+        raise kind(problems[0], place=str(owner), details=tuple(problems[1:])) from None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import requests
@@ -15,7 +15,6 @@ from builder.errors import NotFoundError, StoreError, TrainpackError
 from builder.models.transport import NoAnswerError
 
 LONGEST_MESSAGE = 300  # characters of an answer that are shown: a proxy's error page is one long answer
-IN_DOUBT = "whether this was written is not known: the answer was lost"
 _SILENT = "check the host and the network: `trainpack doctor`"
 _LATER = "try again later"
 
@@ -84,6 +83,15 @@ def having(done: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
             remedy=error.remedy,
             details=error.details,
         ) from None
+
+
+def in_doubt(what: str) -> AbstractContextManager[None]:
+    """Tell that a write whose answer was lost may have taken effect.
+
+    Raises:
+        StoreError: The answer was lost, with what may have happened.
+    """
+    return having(f"it is not known whether {what}", LostAnswerError)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from builder.models.picsellia.fields import (
 )
 from builder.models.picsellia.files import StoredObject, fetch, no_file, stored_files, upload
 from builder.models.picsellia.platform import Platform, at_once, enum
-from builder.models.picsellia.speaking import IN_DOUBT, LostAnswerError, having, undone
+from builder.models.picsellia.speaking import having, in_doubt, undone
 from builder.models.records import (
     DatasetName,
     ExperimentName,
@@ -158,7 +158,8 @@ class PicselliaVersions:
         with ExitStack() as stack:
             former = self._platform.find(lambda: version.get_file(label))
             if former is not None:
-                self._remove(former)
+                with in_doubt(f"the former file {label!r} was removed"):
+                    self._platform.find(former.delete)
                 stack.enter_context(having(f"the former file {label!r} was removed"))
             made = self._platform.make(
                 lambda: self._platform.post(
@@ -194,7 +195,7 @@ class PicselliaVersions:
             raise UsageError("a thumbnail is a file, this is a folder", place=str(path))
         version = self.require(name)
         sent = upload(self._platform, path, self._object_name(version, "MODEL_THUMB"))
-        with having(IN_DOUBT, LostAnswerError):
+        with in_doubt("the thumbnail was replaced"):
             self._platform.ask(lambda: version.update(thumb_object_name=sent.object_name))
         return StoredFile(name=THUMBNAIL, filename=sent.filename)
 
@@ -269,7 +270,7 @@ class PicselliaVersions:
 
     def _write(self, version: Any, wanted: Mapping[str, Any]) -> ModelVersion:
         if wanted:
-            with having(IN_DOUBT, LostAnswerError):
+            with in_doubt("the version was written"):
                 self._platform.ask(lambda: version.update(**wanted))
         with having("the version was written") if wanted else ExitStack():
             return self.read(version)
@@ -344,9 +345,6 @@ class PicselliaVersions:
         return lambda filename: connection.generate_model_version_object_name(
             filename, enum("ObjectDataType", kind), version.id
         )
-
-    def _remove(self, file: Any) -> None:
-        self._platform.find(file.delete)
 
 
 def _restorable(value: str | None, *refused: str) -> str | None:
