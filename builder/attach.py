@@ -19,14 +19,8 @@ from trainpack_entrypoint.schema import Parameter
 from builder.checks.report import Report, last_report
 from builder.errors import ContractError, NotFoundError, ReadBackError, UsageError
 from builder.models.compare import diff
-from builder.models.records import (
-    Attachment,
-    Change,
-    DockerImage,
-    ModelVersion,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import VersionName
+from builder.models.records import Attachment, Change, DockerImage, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.models.records import Attachment, Change, VersionName
+from builder.models.names import VersionName
+from builder.models.records import Attachment, Change
 
 app = typer.Typer(rich_markup_mode=None)
 

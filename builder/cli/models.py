@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from builder.cli.output import JsonOption, result, table
-from builder.models.compare import diff, masked
-from builder.models.records import ModelVersion, VersionFields, VersionName, VersionSummary
+from builder.models.names import VersionName, VersionSummary
+
+if TYPE_CHECKING:
+    from builder.models.records import ModelVersion
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -25,11 +27,11 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every version of a store with its image."""
-    from builder.models.stores import open_store  # noqa: PLC0415  (opens nothing for --help)
+    from builder.models.stores import list_versions  # noqa: PLC0415  (opens nothing for --help)
 
-    versions = list(open_store(store).versions.list())
+    versions = list(list_versions(store))
     result(
-        [version.model_dump(mode="json") for version in versions],
+        [{**vars(version), "name": vars(version.name)} for version in versions],
         as_json=as_json,
         text=lambda: table([_row(version) for version in versions], header=("version", "image")),
     )
@@ -48,6 +50,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: trainpack models create pedestrian/v3")
 def create(name: NameArgument, as_json: JsonOption = False) -> None:
     """Make an empty version, and its model when there is none yet."""
+    from builder.models.records import VersionFields  # noqa: PLC0415
     from builder.models.stores import open_store  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
@@ -56,6 +59,8 @@ def create(name: NameArgument, as_json: JsonOption = False) -> None:
 
 
 def _document(version: ModelVersion) -> dict[str, Any]:
+    from builder.models.compare import masked  # noqa: PLC0415  (what a list needs is loaded faster)
+
     return version.model_copy(update={"fields": masked(version.fields)}).model_dump(mode="json")
 
 
@@ -64,6 +69,9 @@ def _row(version: VersionSummary) -> tuple[str, ...]:
 
 
 def _details(version: ModelVersion) -> str:
+    from builder.models.compare import diff  # noqa: PLC0415
+    from builder.models.records import VersionFields  # noqa: PLC0415
+
     held = diff(VersionFields(), version.fields)
     rows: list[tuple[str, ...]] = [("version", str(version.name)), ("id", version.id)]
     return table(rows + [(change.field, _text(change.after)) for change in held])

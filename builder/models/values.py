@@ -11,6 +11,7 @@ from typing import Any
 from trainpack_entrypoint.schema import parse_labelmap
 
 from builder.errors import UsageError
+from builder.models.names import Name
 from builder.models.records import (
     EXPERIMENT_STATUSES,
     FRAMEWORKS,
@@ -19,7 +20,6 @@ from builder.models.records import (
     DatasetFields,
     ExperimentFields,
     Log,
-    Name,
     VersionFields,
 )
 

@@ -1,4 +1,4 @@
-"""Files, experiments and datasets of PicselliaStore, over the unmodified SDK, against the stand-in platform."""
+"""Files, experiments and datasets on Picsellia, over the unmodified SDK, against the stand-in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,10 @@ from PIL import Image
 
 from builder.credentials import make_credentials
 from builder.errors import NotFoundError, StoreError, TrainpackError, UsageError
+from builder.models.names import DatasetName, ExperimentName, VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.picsellia.platform import Platform
-from builder.models.records import (
-    DatasetFields,
-    DatasetName,
-    DockerImage,
-    ExperimentFields,
-    ExperimentName,
-    Log,
-    Source,
-    VersionFields,
-    VersionName,
-)
+from builder.models.records import DatasetFields, DockerImage, ExperimentFields, Log, Source, VersionFields
 from builder.models.store import ModelStore
 from builder.models.transport import Patience
 
@@ -153,7 +145,7 @@ def test_a_file_of_the_same_name_is_replaced(
 def test_a_file_that_is_not_there_is_told_with_those_that_are(store: PicselliaStore, tmp_path: Path) -> None:
     store.versions.create(VERSION, FIELDS)
     store.versions.store_file(VERSION, write(tmp_path / "weights"))
-    with pytest.raises(NotFoundError, match="no file 'weight'.*weights") as caught:
+    with pytest.raises(NotFoundError, match=r"no file 'weight'.*weights") as caught:
         store.versions.fetch_file(VERSION, "weight", tmp_path / "into")
     assert caught.value.remedy == "it has: weights"
 
@@ -280,13 +272,13 @@ def test_the_platform_keeps_no_history(store: PicselliaStore) -> None:
     store.versions.create(VERSION, FIELDS)
     assert store.versions.history(VERSION) == ()
     with pytest.raises(NotFoundError):
-        store.versions.history(VERSION.model_copy(update={"version": "v4"}))
+        store.versions.history(replace(VERSION, version="v4"))
 
 
 def test_names_that_would_be_read_as_others_are_refused(store: PicselliaStore, platform: Standin) -> None:
     for version in ("a/b", " ", "v\n"):
         with pytest.raises(UsageError):
-            store.versions.create(VERSION.model_copy(update={"version": version}), FIELDS)
+            store.versions.create(replace(VERSION, version=version), FIELDS)
     assert not platform.models
 
 
@@ -429,7 +421,7 @@ def test_a_missing_experiment_is_told(store: PicselliaStore, tmp_path: Path, ope
     }
     with pytest.raises(NotFoundError, match="no project 'vision'"):
         calls[operation]()
-    experiments.create(EXPERIMENT.model_copy(update={"experiment": "other"}), ExperimentFields())
+    experiments.create(replace(EXPERIMENT, experiment="other"), ExperimentFields())
     with pytest.raises(NotFoundError, match="no experiment 'first'"):
         calls[operation]()
 
@@ -533,7 +525,7 @@ def test_what_is_no_log_is_refused_before_any_write(
 def test_a_dataset_is_attached_and_replaced_by_alias(store: PicselliaStore, platform: Standin) -> None:
     platform.add_dataset("street", "2024")
     platform.add_dataset("street", "2025")
-    newer = DATASET.model_copy(update={"version": "2025"})
+    newer = replace(DATASET, version="2025")
     store.experiments.create(EXPERIMENT, ExperimentFields())
     store.experiments.attach_dataset(EXPERIMENT, "train", DATASET)
     assert store.experiments.attach_dataset(EXPERIMENT, "test", DATASET).datasets == {
@@ -560,7 +552,7 @@ def test_a_replacement_that_fails_says_what_was_detached(store: PicselliaStore, 
     store.experiments.attach_dataset(EXPERIMENT, "train", DATASET)
     platform.fail("POST", "/datasets$", status=400, times=None)
     with pytest.raises(StoreError, match="street/2024 was detached from train; then: "):
-        store.experiments.attach_dataset(EXPERIMENT, "train", DATASET.model_copy(update={"version": "2025"}))
+        store.experiments.attach_dataset(EXPERIMENT, "train", replace(DATASET, version="2025"))
 
 
 def published(store: PicselliaStore, platform: Standin, version: VersionName = VERSION) -> Source | None:
@@ -575,7 +567,7 @@ def published(store: PicselliaStore, platform: Standin, version: VersionName = V
 def test_a_published_version_has_what_the_experiment_has_and_tells_its_source(
     store: PicselliaStore, platform: Standin, model: str
 ) -> None:
-    name = VERSION.model_copy(update={"model": model})
+    name = replace(VERSION, model=model)
     assert published(store, platform, name) == Source(experiment=EXPERIMENT, datasets={"train": DATASET})
     made = store.versions.get(name)
     assert made.fields == VersionFields(
@@ -586,6 +578,22 @@ def test_a_published_version_has_what_the_experiment_has_and_tells_its_source(
         image=IMAGE,
     )
     assert [file.name for file in made.files] == ["weights"]
+    assert store.experiments.get(EXPERIMENT).published == (name,)
+
+
+def test_an_experiment_tells_all_versions_that_it_was_published_as_by_their_present_names(
+    store: PicselliaStore, platform: Standin
+) -> None:
+    published(store, platform)
+    second, gone = replace(VERSION, version="v4"), replace(VERSION, version="v5")
+    for name in (second, gone):
+        store.experiments.publish(EXPERIMENT, name)
+    by_name = {version.name: version for version in platform.versions.values()}
+    by_name["v4"].name = "final"
+    del platform.versions[by_name["v5"].id]
+    held = store.experiments.get(EXPERIMENT)
+    assert held.published == (VERSION, replace(VERSION, version="final"))
+    assert "trainpack-versions" not in [log.name for log in held.logs]
 
 
 def test_publishing_over_a_version_is_refused(store: PicselliaStore, platform: Standin) -> None:
@@ -766,6 +774,13 @@ def test_an_image_that_cannot_be_downloaded_leaves_nothing(
     assert tree(tmp_path / "into") == {}
 
 
+def test_given_labels_must_hold_those_of_the_annotations(store: PicselliaStore, street: Path) -> None:
+    with pytest.raises(UsageError, match="not among those given: person"):
+        store.datasets.add(DATASET, BOXES.model_copy(update={"labels": ("car", "bus")}), street)
+    more = BOXES.model_copy(update={"labels": ("person", "bus", "car")})
+    assert store.datasets.add(DATASET, more, street).fields.labels == more.labels
+
+
 # Each request of an operation failing in turn
 
 KINDS = [(503, False), (500, True), (0, False), (0, True)]
@@ -903,7 +918,7 @@ def test_creating_an_experiment_survives_or_tells_each_request_that_fails(tmp_pa
 
 
 def test_attaching_a_dataset_survives_or_tells_each_request_that_fails(tmp_path: Path) -> None:
-    newer = DATASET.model_copy(update={"version": "2025"})
+    newer = replace(DATASET, version="2025")
     walk(
         tmp_path, an_experiment, lambda store, _: store.experiments.attach_dataset(EXPERIMENT, "train", newer)
     )
@@ -922,7 +937,7 @@ def test_a_report_survives_or_tells_each_request_that_fails(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("model", ["pedestrian", "new"])
 def test_publishing_survives_or_tells_each_request_that_fails(tmp_path: Path, model: str) -> None:
-    name = VERSION.model_copy(update={"model": model})
+    name = replace(VERSION, model=model)
     walk(tmp_path, an_experiment, lambda store, _: store.experiments.publish(EXPERIMENT, name))
 
 

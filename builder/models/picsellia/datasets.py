@@ -12,12 +12,13 @@ from typing import Any
 
 from builder.errors import NotFoundError, ReadBackError, StoreError, UsageError
 from builder.models.folders import new, writable
+from builder.models.names import DatasetName
 from builder.models.picsellia.fields import STORE, configured, provenance
 from builder.models.picsellia.files import receive, upload
 from builder.models.picsellia.images import ImageFolder, read_folder
 from builder.models.picsellia.platform import Platform, at_once, enum
 from builder.models.picsellia.speaking import having, sdk, undone
-from builder.models.records import DatasetFields, DatasetName, DatasetVersion
+from builder.models.records import DatasetFields, DatasetVersion
 from builder.models.values import check_name, checked_dataset
 
 ANNOTATIONS, IMAGES = "annotations.json", "images"  # as in a container
@@ -70,6 +71,7 @@ class PicselliaDatasets:
                 "Picsellia holds the images itself: expected a folder and no reference", place=str(name)
             )
         content = read_folder(folder, wanted.type)
+        _require_labels(wanted.labels, content.labels, str(name))
         dataset = self._find_dataset(name.dataset)
         if dataset is not None and self._find(dataset, name) is not None:
             raise StoreError("this version exists already", place=str(name))
@@ -276,6 +278,21 @@ class PicselliaDatasets:
         for annotation in coco["annotations"]:
             annotation["id"] += 1  # COCO's own evaluation takes 0 for none
         return coco
+
+
+def _require_labels(given: Sequence[str], annotated: Sequence[str], place: str) -> None:
+    """The platform makes a label of every category, so that those that are given must hold them.
+
+    Raises:
+        UsageError: They do not.
+    """
+    missing = [label for label in annotated if label not in given]
+    if given and missing:
+        raise UsageError(
+            f"the annotations have labels that are not among those given: {', '.join(missing)}",
+            place=place,
+            remedy="give these labels too, or none: they are read from the annotations",
+        )
 
 
 def dataset_name(row: Mapping[str, Any]) -> DatasetName:

@@ -11,6 +11,7 @@ from typing import Any
 
 from builder.errors import NotFoundError, ReadBackError, StoreError, UsageError
 from builder.models.folders import files_below
+from builder.models.names import DatasetName, ExperimentName, ExperimentSummary, VersionName
 from builder.models.picsellia.datasets import PicselliaDatasets, dataset_name
 from builder.models.picsellia.fields import (
     STORE,
@@ -24,21 +25,13 @@ from builder.models.picsellia.files import fetch, no_file, stored_files, upload
 from builder.models.picsellia.platform import Platform, at_once, enum
 from builder.models.picsellia.speaking import TakenError, having, in_doubt, undone
 from builder.models.picsellia.versions import PicselliaVersions
-from builder.models.records import (
-    DatasetName,
-    DockerImage,
-    Experiment,
-    ExperimentFields,
-    ExperimentName,
-    ExperimentSummary,
-    Log,
-    ModelVersion,
-    VersionName,
-)
+from builder.models.records import DockerImage, Experiment, ExperimentFields, Log, ModelVersion
 from builder.models.values import LINE, as_json, check_alias, check_log, check_name, checked_experiment
 
 PARAMETERS, LABELMAP = "parameters", "labelmap"  # by convention, these fields are logs
 IMAGE = "trainpack"  # the table in which a container says which image it is
+PUBLISHED = "trainpack-versions"  # the table of the versions that it became, which the platform does not tell
+_FIELDS = (PARAMETERS, LABELMAP, PUBLISHED)
 
 
 class PicselliaExperiments:
@@ -50,17 +43,23 @@ class PicselliaExperiments:
         self._datasets = datasets
 
     def list(self, project: str | None = None) -> Iterator[ExperimentSummary]:
-        """Every experiment of the organization, or of one project, by name; a list does not tell the base.
+        """Every experiment of the organization, or of one project, by name.
 
         Raises:
             NotFoundError: There is no such project.
             StoreError: The platform does not answer, or refuses.
         """
+        bases: dict[str, VersionName | None] = {}
         for found in self._projects() if project is None else [self._project_row(project)]:
             rows = self._platform.rows(f"/api/project/{found['id']}/experiments")
+            self._learn_bases(rows, bases)
             for row in sorted(rows, key=lambda row: str(row["name"])):
-                name = ExperimentName(store=STORE, project=found["name"], experiment=row["name"])
-                yield ExperimentSummary(id=row["id"], name=name, status=row.get("status"))
+                yield ExperimentSummary(
+                    id=row["id"],
+                    name=ExperimentName(store=STORE, project=found["name"], experiment=row["name"]),
+                    status=row.get("status"),
+                    base=bases.get(row.get("base_model_version_id") or ""),
+                )
 
     def get(self, name: ExperimentName) -> Experiment:
         """Read one experiment.
@@ -213,6 +212,7 @@ class PicselliaExperiments:
                     f"the version is named {made.name!r} and not {version.version!r}", place=str(version)
                 )
         with having("the version was published"):
+            self._remember(experiment, version, made)
             return self._versions.read(made)
 
     def _require(self, name: ExperimentName) -> Any:
@@ -265,7 +265,7 @@ class PicselliaExperiments:
                 id=str(experiment.id),
                 name=name,
                 fields=_fields(raw, logs, base),
-                base=base and VersionName(store=STORE, model=base["origin"]["name"], version=base["name"]),
+                base=_version_name(base) if base else None,
                 datasets={
                     row["name"]: dataset_name(row["dataset_version"])
                     for row in self._rows(experiment, "datasets")
@@ -274,10 +274,32 @@ class PicselliaExperiments:
                 logs=tuple(
                     Log(name=row["name"], type=row["type"], data=row["data"])
                     for row in logs.values()
-                    if row["name"] not in (PARAMETERS, LABELMAP)
+                    if row["name"] not in _FIELDS
                 ),
+                published=self._became(logs.get(PUBLISHED, {}).get("data")),
                 **provenance(raw),
             )
+
+    def _became(self, logged: Any) -> tuple[VersionName, ...]:
+        """The versions that an experiment was published as, by the names that they have now."""
+        ids = [str(id_) for id_ in logged.values()] if isinstance(logged, dict) else []
+        found = at_once(self._version, ids)
+        return tuple(_version_name(raw) for raw in found if raw)
+
+    def _remember(self, experiment: Any, version: VersionName, made: Any) -> None:
+        """Log that a version was made of an experiment."""
+        former = self._platform.find(lambda: experiment.get_log(PUBLISHED))
+        known = former.data if former is not None and isinstance(former.data, dict) else {}
+        table = {**known, str(version): str(made.id)}
+        self._platform.repeat(lambda: experiment.log(PUBLISHED, table, "TABLE"))
+
+    def _learn_bases(self, rows: Sequence[Mapping[str, Any]], bases: dict[str, VersionName | None]) -> None:
+        """Ask once for the name of each version that experiments were made from."""
+        ids = {row.get("base_model_version_id") for row in rows} - {None} - bases.keys()
+        found = at_once(self._version, ids)
+        bases.update(
+            (str(id_), _version_name(base) if base else None) for id_, base in zip(ids, found, strict=True)
+        )
 
     def _base(self, experiment: Any) -> Mapping[str, Any] | None:
         return self._base_of(self._platform.ask(experiment.sync))
@@ -285,7 +307,10 @@ class PicselliaExperiments:
     def _base_of(self, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The raw answer for the version that an experiment was made from; None also when it was deleted."""
         id_ = raw.get("base_model_version_id")
-        return id_ and self._platform.find(lambda: self._platform.read(f"/api/model/version/{id_}"))
+        return self._version(id_) if id_ else None
+
+    def _version(self, id_: Any) -> Mapping[str, Any] | None:
+        return self._platform.find(lambda: self._platform.read(f"/api/model/version/{id_}"))
 
     def _make_project(self, name: str) -> Any:
         client = self._platform.client
@@ -446,6 +471,10 @@ class PicselliaExperiments:
 
     def _version_ids(self, model: Any) -> set[str]:
         return {row["id"] for row in self._platform.rows(f"/api/model/{model.id}/versions")}
+
+
+def _version_name(raw: Mapping[str, Any]) -> VersionName:
+    return VersionName(store=STORE, model=raw["origin"]["name"], version=raw["name"])
 
 
 def _fields(

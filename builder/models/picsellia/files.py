@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ from trainpack_entrypoint.schema import close_match
 
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.folders import is_packed, new, pack, refuse_existing, unpack, writable
+from builder.models.names import Name
 from builder.models.picsellia.platform import Platform
 from builder.models.picsellia.speaking import shown
-from builder.models.records import Name, StoredFile
+from builder.models.records import StoredFile
 
 _CONTENT = "content"
 
@@ -171,6 +173,8 @@ def _one_file(path: Path) -> Iterator[Path]:
     """The file itself; of a folder, a packed copy of all its levels."""
     if not path.is_dir():
         with _readable(path):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise UsageError("this is no file", place=str(path))
             path.open("rb").close()
         yield path
         return

@@ -40,6 +40,8 @@ def read_folder(folder: Path, kind: str | None) -> ImageFolder:
         UsageError: It is empty, or holds something that the platform does not take.
     """
     paths = files_below(folder)
+    if not paths:
+        raise UsageError("this folder is empty", place=str(folder))
     files = {name: path for name, path in paths.items() if not name.endswith(".json")}
     _require_images(folder, files)
     annotations = {

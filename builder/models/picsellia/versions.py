@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.models.names import DatasetName, ExperimentName, VersionName, VersionSummary
 from builder.models.picsellia.fields import (
     STORE,
     cleared,
@@ -21,18 +22,7 @@ from builder.models.picsellia.fields import (
 from builder.models.picsellia.files import StoredObject, fetch, no_file, stored_files, upload
 from builder.models.picsellia.platform import Platform, at_once, enum
 from builder.models.picsellia.speaking import having, in_doubt, undone
-from builder.models.records import (
-    DatasetName,
-    ExperimentName,
-    Model,
-    ModelVersion,
-    PastState,
-    Source,
-    StoredFile,
-    VersionFields,
-    VersionName,
-    VersionSummary,
-)
+from builder.models.records import Model, ModelVersion, PastState, Source, StoredFile, VersionFields
 from builder.models.values import NOT_CONFIGURED, check_name, check_text
 
 THUMBNAIL = "thumbnail"
@@ -287,8 +277,8 @@ class PicselliaVersions:
             name=VersionName(store=STORE, model=row["origin"]["name"], version=row["name"]),
             framework=configured(row.get("framework")),
             type=configured(row.get("type")),
-            image=image and image.tagged,
-            digest=image and image.digest,
+            image=image.tagged if image else None,
+            digest=image.digest if image else None,
         )
 
     def _files(self, version_id: Any) -> tuple[StoredFile, ...]:
