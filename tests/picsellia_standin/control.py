@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from .routes import Call, Raw, Route
-from .schemas import BOOLEAN, COUNT, NAME, STRING_MAP, STRINGS, Field, is_number, nullable, optional
+from .schemas import (
+    BOOLEAN,
+    COUNT,
+    NAME,
+    STRING_MAP,
+    STRINGS,
+    Field,
+    is_number,
+    nullable,
+    one_of,
+    optional,
+)
 from .storage import uploaded
 
 _ENTRIES = Field("a list of objects", lambda value: isinstance(value, list))
@@ -40,6 +51,10 @@ def _expire(call: Call) -> dict[str, Any]:
     return {}
 
 
+def _revoke(call: Call) -> dict[str, str]:
+    return {"token": call.state.revoke()}
+
+
 def _object(call: Call) -> Raw:
     content = uploaded(call.state, call.ids["object"])
     return Raw(200, content, {"Content-Type": "application/octet-stream"})
@@ -53,7 +68,8 @@ _FAULT = {
     "headers": optional(STRING_MAP),
     "after": optional(BOOLEAN),
     "message": optional(NAME),
-    "cut": optional(COUNT),
+    "cut": optional(one_of(["request", "answer"])),
+    "cut_after": optional(COUNT),
     "corrupt": optional(BOOLEAN),
 }
 _SECONDS = optional(Field("a number of seconds", is_number))
@@ -76,5 +92,6 @@ ROUTES = (
     ),
     Route("POST", "/_standin/checksums", _checksums, body={"headers": STRINGS}, public=True),
     Route("POST", "/_standin/expire", _expire, body={}, public=True),
+    Route("POST", "/_standin/revoke", _revoke, public=True),
     Route("GET", "/_standin/objects/{object:path}", _object, public=True),
 )

@@ -150,12 +150,15 @@ def _set_base_version(call: Call) -> dict[str, Any]:
 
 
 def _launch(call: Call) -> dict[str, Any]:
-    _experiment(call)
+    _experiment(call).is_launched = True
     return _job_row(call.state.jobs[call.state.add_job(status="QUEUED")])
 
 
 def _set_job_status(call: Call) -> dict[str, Any]:
-    _experiment(call).job_status.append(call.body["status"])
+    experiment = _experiment(call)
+    if not experiment.is_launched:
+        raise RefusedError(404, "job not found", "this experiment was not launched")
+    experiment.job_status.append(call.body["status"])
     return {"status": call.body["status"]}
 
 

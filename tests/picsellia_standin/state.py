@@ -188,6 +188,7 @@ class Experiment:
         job_status: Every status that was given to `update_job_status`, in order.
         telemetry: Every body that came to `/logging`, in order.
         logging_file: The object name of the stored logging file.
+        is_launched: The platform runs it as a job of its own.
     """
 
     id: str
@@ -204,11 +205,17 @@ class Experiment:
     job_status: list[str] = field(default_factory=list)
     telemetry: list[dict[str, Any]] = field(default_factory=list)
     logging_file: str | None = None
+    is_launched: bool = False
 
     @property
     def lines(self) -> list[str]:
-        """The telemetry as the platform shows it: line by line."""
+        """The telemetry line by line, as it came."""
         return [line for body in self.telemetry for line in _lines(body["log"])]
+
+    @property
+    def shown(self) -> list[str]:
+        """The telemetry as the platform shows it: what has the number of an earlier line replaces that."""
+        return _shown(self.telemetry)
 
 
 @dataclass
@@ -220,6 +227,11 @@ class Job:
     history: list[str]
     telemetry: list[dict[str, Any]] = field(default_factory=list)
     logging_object_name: str | None = None
+
+    @property
+    def shown(self) -> list[str]:
+        """The telemetry as the platform shows it: what has the number of an earlier line replaces that."""
+        return _shown(self.telemetry)
 
 
 @dataclass(frozen=True)
@@ -262,8 +274,9 @@ class Fault:
     """A failure to inject; `times` None is forever, status 0 drops the connection.
 
     Attributes:
-        cut: Let the request succeed, and break the connection after so many bytes of content.
-        corrupt: Let it succeed with the last byte of the content changed.
+        cut: The connection is dropped half-way through this body, `request` or `answer`.
+        cut_after: The request succeeds, and the connection is dropped after so many bytes of content.
+        corrupt: It succeeds with the last byte of the content changed.
     """
 
     method: str
@@ -273,7 +286,8 @@ class Fault:
     headers: dict[str, str]
     after: bool
     message: str
-    cut: int | None = None
+    cut: str
+    cut_after: int | None = None
     corrupt: bool = False
 
 
@@ -286,6 +300,7 @@ class State:
         body_delay: Seconds before each 64 KiB of a download.
         checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
             `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
+        etags: Downloads carry one.
     """
 
     token: str = field(default_factory=lambda: secrets.token_hex(20))
@@ -298,6 +313,7 @@ class State:
     delay: float = 0.0
     body_delay: float = 0.0
     checksums: set[str] = field(default_factory=set)
+    etags: bool = True
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
@@ -370,6 +386,7 @@ class State:
         labelmap: dict[str, str] | None = None,
         base_version: str | None = None,
         datasets: Mapping[str, list[str] | str] | None = None,
+        is_launched: bool = False,
     ) -> str:
         """Make an experiment, and its project when there is none.
 
@@ -378,12 +395,14 @@ class State:
                 version's parameters, labelmap and files where it has none of its own.
             datasets: Alias to a dataset version, by its id or `NAME/VERSION`, or to the names of the labels
                 of a new one.
+            is_launched: The platform runs it as a job of its own, whose status can be set.
 
         Returns:
             Its id.
         """
         with self.lock:
             made = self.make_experiment(self.add_project(project), name, id=id)
+            made.is_launched = is_launched
             if parameters is not None:
                 self.put_log(made, "parameters", "TABLE", parameters)
             if labelmap is not None:
@@ -523,7 +542,8 @@ class State:
         headers: Mapping[str, str] | None = None,
         after: bool = False,
         message: str = "injected failure",
-        cut: int | None = None,
+        cut: str = "",
+        cut_after: int | None = None,
         corrupt: bool = False,
     ) -> None:
         """Let the next matching requests fail.
@@ -534,24 +554,31 @@ class State:
             status: The answer; 0 drops the connection without one.
             times: How often; None is forever.
             after: The request takes effect first, so that only its answer is lost.
-            cut: It succeeds, and the connection breaks after so many bytes of content.
+            cut: Drop the connection half-way instead: `request` reads half of its body, `answer` lets it take
+                effect and sends half of the answer.
+            cut_after: It succeeds, and the connection is dropped after so many bytes of content.
             corrupt: It succeeds, with the last byte of the content changed.
         """
-        after = after or corrupt or cut is not None
+        after = after or corrupt or cut_after is not None
         path = re.compile(path_regex)
         self.faults.append(
-            Fault(method, path, status, times, dict(headers or {}), after, message, cut, corrupt)
+            Fault(method, path, status, times, dict(headers or {}), after, message, cut, cut_after, corrupt)
         )
+
+    def revoke(self) -> str:
+        """Let the token be refused from now on; returns the one that is accepted."""
+        self.token = secrets.token_hex(20)
+        return self.token
 
     def expire_urls(self) -> None:
         """Let every presigned URL that was handed out expire: storage then answers 403."""
         self.grants.clear()
 
-    def take_fault(self, method: str, path: str, *, after: bool) -> Fault | None:
+    def take_fault(self, method: str, path: str, *, after: bool = False, cut: str = "") -> Fault | None:
         """The failure that is due for this request, used up by one."""
         for fault in self.faults:
-            due = fault.times is None or fault.times > 0
-            if due and fault.after == after and fault.method in ("*", method) and fault.path.search(path):
+            due = (fault.times is None or fault.times > 0) and (fault.after, fault.cut) == (after, cut)
+            if due and fault.method in ("*", method) and fault.path.search(path):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
@@ -583,6 +610,13 @@ def refuse_duplicate(name: str, siblings: Iterable[Named]) -> None:
     """
     if any(sibling.name == name for sibling in siblings):
         raise RefusedError(409, "Conflict", f"the name {name!r} is taken")
+
+
+def _shown(telemetry: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = {
+        number: line for body in telemetry for number, line in enumerate(_lines(body["log"]), body["line_nb"])
+    }
+    return [lines[number] for number in sorted(lines)]
 
 
 def _lines(log: Any) -> list[str]:
@@ -631,5 +665,6 @@ def _dump_experiment(experiment: Experiment) -> dict[str, Any]:
         "artifacts": _dump_files(experiment.artifacts),
         "telemetry": experiment.telemetry,
         "lines": experiment.lines,
+        "shown": experiment.shown,
         "logging_file": experiment.logging_file,
     }

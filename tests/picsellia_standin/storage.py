@@ -178,6 +178,8 @@ def _download(call: Call) -> Raw:
     answer = Raw(200, content, whole | _checksum_headers(call.state.checksums, content))
     if is_same and "range" in call.headers:
         answer = _part(call.headers["range"], answer)
+    if not call.state.etags:
+        answer = replace(answer, headers={k: v for k, v in answer.headers.items() if k != "ETag"})
     return replace(answer, pause=call.state.body_delay)
 
 

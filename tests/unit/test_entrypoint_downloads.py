@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from container_root import ContainerRoot, Ended
 from picsellia_standin import Standin
-from trainpack_entrypoint.platform_inputs import local_names
+from trainpack_entrypoint.experiment_inputs import local_names
+from trainpack_entrypoint.journal import Journal
+from trainpack_entrypoint.links import Item, why
 
 LARGE = os.urandom(3 << 20)
 IMPATIENT = {"TRAINPACK_CONNECT_TIMEOUT": "0.5"}
-QUICK = "import trainpack_entrypoint.links as links; links._FIRST_PAUSE = 0.02"
+QUICK = (
+    "import trainpack_entrypoint.transport as transport\n"
+    "transport.Backoff.after = lambda self, error: max(transport._retry_after(error), 0.02)\n"
+)
 SHOW = """
     import json, os
     from pathlib import Path
@@ -314,7 +320,9 @@ def test_annotations_survive_short_failures_of_the_platform(
     container.bake(data={"train": "data/train"})
     platform.fail("XGET", "/annotations$", status=503, times=2)
     platform.fail("GET", "/assets$", status=500, times=1)
-    shown(run(container, platform, experiment))
+    ended = run(container, platform, experiment)
+    assert ended.code == 0
+    assert "no answer" not in ended.told, "one chunk that fails must not undo the others"
     coco = json.loads((inputs(container) / "datasets/train/annotations.json").read_text())
     assert len(coco["annotations"]) == 250
 
@@ -324,7 +332,7 @@ def test_annotations_survive_short_failures_of_the_platform(
 
 def test_a_broken_download_goes_on_where_it_stopped(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    platform.fail("GET", "/storage/", cut=1 << 20, times=3)
+    platform.fail("GET", "/storage/", cut_after=1 << 20, times=3)
     shown(run(container, platform, experiment))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
     # The question for the size is the first to be cut; it is too short for that.
@@ -340,7 +348,7 @@ def test_a_restarted_container_goes_on_with_a_file_and_keeps_what_is_complete(
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE, "config.yaml": "a: 1"})
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=503, times=None, after=True)
     ended = run(container, platform, experiment, **IMPATIENT)
     assert (ended.code, ended.failure["cause"]) == (69, "platform")
@@ -370,6 +378,25 @@ def test_a_kept_file_that_somebody_changed_is_fetched_again(
     assert not (inputs(container) / "files/left.pt").exists()
 
 
+def test_a_workspace_that_is_used_without_a_platform_has_nothing_of_it_left(
+    platform: Standin, container: ContainerRoot
+) -> None:
+    platform.add_dataset("roads", assets=[{"filename": "a.png", "content": "x"}])
+    experiment = experiment_with(platform, {"weights.pt": "x"}, datasets={"train": "roads/v1"})
+    container.bake(data={"train": "data/train"})
+    assert len(shown(run(container, platform, experiment))) == 2
+    container.bake()
+    assert shown(container.run()) == {}
+    container.mount("files/mine.pt", "mine")
+    container.mount("datasets/train/mine.png", "mine")
+    container.bake(data={"train": "data/train"})
+    assert container.run().code == 0
+    for folder, name in (("files", "mine.pt"), ("datasets/train", "mine.png")):
+        assert [path.name for path in (inputs(container) / folder).iterdir()] == [name]
+    # And back again: what is mounted wins, the rest is fetched.
+    assert shown(run(container, platform, experiment)) == {"files/mine.pt": 4, "files/weights.pt": 1}
+
+
 def test_a_kept_file_that_changed_on_the_platform_is_fetched_again(
     platform: Standin, container: ContainerRoot
 ) -> None:
@@ -386,21 +413,62 @@ def test_a_file_that_changes_between_two_ranges_is_fetched_from_its_start(
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     object_name = platform.experiments[experiment].artifacts["weights.pt"].object_name
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=503, times=None, after=True)
     run(container, platform, experiment, **IMPATIENT)
     assert next((inputs(container) / ".downloads").glob("*.part")).stat().st_size == 1 << 20
     platform.faults.clear()
+    platform.requests.clear()
     other = platform.objects[object_name] = bytes(reversed(LARGE))
     shown(run(container, platform, experiment))
+    (request,) = downloads(platform)
+    assert (request.range, request.status) == (f"bytes={1 << 20}-", 200)
     assert (inputs(container) / "files/weights.pt").read_bytes() == other
+
+
+def test_without_an_etag_a_broken_download_starts_again(platform: Standin, container: ContainerRoot) -> None:
+    platform.etags = False
+    experiment = experiment_with(platform, {"weights.pt": LARGE})
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
+    shown(run(container, platform, experiment))
+    assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
+    assert [request.range for request in downloads(platform)] == [None, None]
+
+
+def test_content_of_another_length_is_not_put_in_place(tmp_path: Path) -> None:
+    class Remote:
+        object_name = url = "o"
+
+        def reset_url(self) -> str:
+            return self.url
+
+    item = Item("file a", str(tmp_path / "a"), Remote())
+    journal = Journal(str(tmp_path), [item])
+    journal.begin(item, {})
+    Path(journal.part(item.path)).write_bytes(b"123")
+    assert journal.finish(item, 4) == "3 bytes came of 4"
+    assert not (tmp_path / "a").exists()
+    assert journal.finish(item, 3) is None
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b'["a"]\n', b"[1, 2, 3, 4, 5, 6]\n", b"\xff\n"])
+def test_a_journal_with_a_torn_line_keeps_the_others(
+    platform: Standin, container: ContainerRoot, rest: bytes
+) -> None:
+    experiment = experiment_with(platform, {"weights.pt": LARGE})
+    run(container, platform, experiment)
+    with (inputs(container) / ".downloads/journal.jsonl").open("ab") as file:
+        file.write(rest)
+    platform.requests.clear()
+    shown(run(container, platform, experiment))
+    assert served(platform) == 0
 
 
 def test_everything_came_but_the_container_was_killed_before_it_was_put_in_place(
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    killed = QUICK + "; import os; os.replace = lambda *_: os._exit(137)"
+    killed = QUICK + "import os; os.replace = lambda *_: os._exit(137)"
     assert run(container, platform, experiment, setup=killed).code == 137
     platform.requests.clear()
     shown(run(container, platform, experiment))
@@ -413,7 +481,7 @@ def test_an_expired_url_is_renewed_and_the_download_goes_on(
     platform: Standin, container: ContainerRoot
 ) -> None:
     experiment = experiment_with(platform, {"weights.pt": LARGE})
-    platform.fail("GET", "weights.pt$", cut=1 << 20, times=2)
+    platform.fail("GET", "weights.pt$", cut_after=1 << 20, times=2)
     platform.fail("GET", "weights.pt$", status=403, times=1, after=True)
     shown(run(container, platform, experiment))
     assert [request.range for request in downloads(platform)] == [None, f"bytes={1 << 20}-"]
@@ -431,6 +499,14 @@ def test_every_url_of_a_dataset_may_expire(platform: Standin, container: Contain
     for asset in platform.datasets[id].assets:
         platform.fail("GET", asset.object_name, status=403, times=1)
     assert len(shown(run(container, platform, experiment))) == 20
+    assert sum(request.path.endswith("/presigned-url") for request in platform.requests) == 20
+
+
+def test_a_presigned_url_is_never_told_whole() -> None:
+    error = requests.ConnectionError(
+        "Max retries exceeded with url: /b/o?X-Amz-Signature=ab12&e=1 (Caused by x)"
+    )
+    assert why(error) == "ConnectionError: Max retries exceeded with url: /b/o?… (Caused by x)"
 
 
 def test_storage_that_refuses_a_fresh_url_ends_with_66(platform: Standin, container: ContainerRoot) -> None:
@@ -462,11 +538,11 @@ def test_a_wrong_checksum_is_fetched_again_and_ends_with_66_when_it_stays_wrong(
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     whole = "import trainpack_entrypoint.downloads as d; d._sizes = lambda items, link: [1 for _ in items]"
     platform.fail("GET", "weights.pt$", corrupt=True, times=2)
-    shown(run(container, platform, experiment, setup=f"{QUICK}; {whole}"))
+    shown(run(container, platform, experiment, setup=QUICK + whole))
     assert (inputs(container) / "files/weights.pt").read_bytes() == LARGE
     (inputs(container) / "files/weights.pt").unlink()
     platform.fail("GET", "weights.pt$", corrupt=True, times=None)
-    ended = run(container, platform, experiment, setup=f"{QUICK}; {whole}")
+    ended = run(container, platform, experiment, setup=QUICK + whole)
     assert ended.code == 66
     assert "file weights.pt: its " in ended.told
     assert "checksum is not the one that storage gives, 3 times" in ended.told
@@ -498,7 +574,7 @@ def test_a_token_that_is_refused_meanwhile_ends_with_78(platform: Standin, conta
 def test_a_platform_that_goes_away_ends_with_69(platform: Standin, container: ContainerRoot) -> None:
     experiment = experiment_with(platform, {"weights.pt": "x"})
     platform.fail("GET", "/modelfiles", status=503, times=None)
-    setup = f"{QUICK}; import trainpack_entrypoint.platform_inputs as p; p._RETRIES = 0"
+    setup = f"{QUICK}import trainpack_entrypoint.experiment_inputs as p; p._RETRIES = 0"
     ended = run(container, platform, experiment, setup=setup, **IMPATIENT)
     assert ended.code == 69
     assert "files of the ModelVersion: the platform did not answer within 0.5 s" in ended.told
@@ -527,7 +603,7 @@ def test_a_disk_that_fills_up_meanwhile_says_how_much_room_there_is(
     experiment = experiment_with(platform, {"weights.pt": LARGE})
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
     limited += "; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
-    ended = run(container, platform, experiment, setup=f"{QUICK}; {limited}")
+    ended = run(container, platform, experiment, setup=QUICK + limited)
     assert ended.code == 74
     assert "file weights.pt: File too large; " in ended.told
     assert " free" in ended.told
@@ -563,7 +639,7 @@ def test_five_thousand_images_are_fetched_in_parallel_and_soon(
     experiment = experiment_with(platform, datasets={"train": "roads/v1"})
     container.bake(data={"train": "data/train"})
     container.script("")
-    setup = f"{QUICK}; import trainpack_entrypoint.downloads as d; d.PROGRESS_SECONDS = 0.5"
+    setup = f"{QUICK}import trainpack_entrypoint.downloads as d; d.PROGRESS_SECONDS = 0.5"
     begun = time.monotonic()
     ended = run(container, platform, experiment, setup=setup)
     assert ended.code == 0, ended.told

@@ -112,6 +112,9 @@ def test_an_experiment_without_a_base_version_says_so(experiment: Any) -> None:
 def test_statuses_are_kept_in_order(experiment: Any, record: Experiment) -> None:
     experiment.update(status="RUNNING")
     experiment.update(status="SUCCESS")
+    with pytest.raises(exceptions.ResourceNotFoundError):
+        experiment.update_job_status("RUNNING")
+    record.is_launched = True
     experiment.update_job_status("RUNNING")
     experiment.update_job_status("SUCCESS")
     assert (record.status, record.statuses) == ("SUCCESS", ["RUNNING", "SUCCESS"])
@@ -226,7 +229,10 @@ def test_a_dataset_versions_images_and_annotations_are_what_the_sdk_asks_for(
     platform: Standin, client: Any, tmp_path: Path
 ) -> None:
     box = {"rectangles": [{"label": "car", "x": 1, "y": 2, "w": 3, "h": 4}]}
-    assets = [{"filename": "a.png", "content": "a", "shapes": box}, {"filename": "b.png", "content": "b"}]
+    assets: list[dict[str, Any]] = [
+        {"filename": "a.png", "content": "a", "shapes": box},
+        {"filename": "b.png", "content": "b"},
+    ]
     platform.add_dataset("roads", labels=["car"], assets=assets)
     id = platform.add_experiment("project", "first", datasets={"train": "roads/v1"})
     version = client.get_experiment_by_id(id).get_attached_dataset_versions()["train"]
@@ -259,6 +265,9 @@ def test_telemetry_is_kept_line_by_line(experiment: Any, record: Experiment, tmp
     experiment.send_logging(["second", "third"], part="train", final=True)
     assert record.lines == ["first", "second", "third"]
     assert [body["line_nb"] for body in record.telemetry] == [0, 1]
+    experiment.line_nb = 1
+    experiment.send_logging("instead", part="train")
+    assert record.shown == ["first", "instead", "third"]
     (tmp_path / "log.txt").write_text("all of it")
     stored = experiment.store_logging_file(tmp_path / "log.txt")
     assert record.logging_file == stored.object_name == experiment.get_logging_file().object_name
@@ -514,7 +523,7 @@ def test_checksums_are_given_only_when_asked_for_and_of_the_whole(platform: Stan
 
 
 def test_a_download_is_cut_or_corrupted_as_often_as_asked(platform: Standin, stored: str) -> None:
-    platform.fail("GET", "/storage/", cut=4)
+    platform.fail("GET", "/storage/", cut_after=4)
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         requests.get(stored, timeout=10)
     platform.fail("GET", "/storage/", corrupt=True)
@@ -580,6 +589,24 @@ def test_a_failure_after_the_effect_loses_only_the_answer(platform: Standin) -> 
     with pytest.raises(requests.ConnectionError):
         call(platform, "POST", path, json={"name": "m", "description": ""})
     assert [model.name for model in platform.models.values()] == ["m"]
+
+
+@pytest.mark.parametrize(("cut", "made"), [("request", []), ("answer", ["m"])])
+def test_a_connection_is_cut_half_way_through_a_body(platform: Standin, cut: str, made: list[str]) -> None:
+    platform.fail("POST", "/models$", cut=cut)
+    path = f"/api/organization/{platform.organization_id}/models"
+    body = {"name": "m", "description": "long " * 100_000}
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        call(platform, "POST", path, json=body)
+    assert [model.name for model in platform.models.values()] == made
+
+
+def test_a_revoked_token_is_refused(platform: Standin) -> None:
+    answer = requests.post(f"{platform.url}/_standin/revoke", timeout=10).json()
+    revoked = {"Authorization": "Bearer of the old token"}
+    assert requests.get(f"{platform.url}/api/home/ping", headers=revoked, timeout=10).status_code == 401
+    assert answer["token"] == platform.token
+    assert call(platform, "GET", "/api/home/ping").status_code == 200
 
 
 def test_a_stopped_platform_refuses_and_a_started_one_remembers(platform: Standin) -> None:

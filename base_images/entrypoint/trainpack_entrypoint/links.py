@@ -11,9 +11,7 @@ from typing import NamedTuple, Protocol
 import requests
 
 from trainpack_entrypoint.failures import RunError
-
-TIMEOUTS = (10.0, 60.0)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, reason
 
 
 class Remote(Protocol):
@@ -66,7 +64,7 @@ class Link:
         if self._stop.is_set():
             raise StoppedError
         self._give_up: float | None = None
-        self._pause = _FIRST_PAUSE
+        self._backoff = Backoff()
         self._renewed = False
 
     def get(self, headers: Mapping[str, str]) -> requests.Response:
@@ -90,7 +88,7 @@ class Link:
             response.close()
             self._refused(response)
 
-    def failed(self, error: Exception, at_least: float = 0.0) -> None:
+    def failed(self, error: Exception) -> None:
         """Wait after a failure that may pass.
 
         Raises:
@@ -102,9 +100,8 @@ class Link:
         if left <= 0:
             message = f"{self._item.what}: nothing arrived for {self._patience:g} s: {why(error)}"
             raise RunError("platform", message)
-        if self._stop.wait(min(max(self._pause, at_least), left)):
+        if self._stop.wait(min(self._backoff.after(error), left)):
             raise StoppedError
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _refused(self, response: requests.Response) -> None:
         status = response.status_code
@@ -112,10 +109,7 @@ class Link:
         if status in (400, 401, 403) and not self._renewed:
             self._is_expired = self._renewed = True
         elif status in (408, 425, 429) or status >= 500:
-            after = response.headers.get("Retry-After", "")
-            self.failed(
-                requests.HTTPError(f"storage answers {status}"), float(after) if after.isdecimal() else 0
-            )
+            self.failed(requests.HTTPError(f"storage answers {status}", response=response))
         else:
             raise RunError("missing-input", f"{self._item.what}: storage answers {status}")
 
@@ -130,24 +124,21 @@ def raise_if_final(error: Exception, what: str) -> None:
     from picsellia import exceptions
     from pydantic import ValidationError
 
-    from trainpack_entrypoint.platform import _is_permanent
-
     if isinstance(error, ValidationError):
         # Its own text shows the values, a presigned URL among them.
         fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors()[:5])
         raise RunError("platform", f"{what}: the platform's SDK cannot read its answer: {fields}") from None
     if isinstance(error, exceptions.UnauthorizedError | exceptions.ForbiddenError):
         raise RunError("configuration", f"{what}: {why(error)}") from None
-    if _is_permanent(error) or isinstance(error, exceptions.NoDataError | exceptions.NoConnectorFound):
-        raise RunError("missing-input", f"{what}: {why(error)}") from None
     if not isinstance(error, exceptions.PicselliaError | requests.RequestException):
         raise error
+    if is_permanent(error) or isinstance(error, exceptions.NoDataError | exceptions.NoConnectorFound):
+        raise RunError("missing-input", f"{what}: {why(error)}") from None
 
 
 def why(error: Exception) -> str:
     """An error in one line, without what a presigned URL holds after its path: it is the permission."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return re.sub(r"\?[^\s'\")]+", "?…", text)[:500]
+    return re.sub(r"\?[^\s'\")]+", "?…", reason(error))
 
 
 _local = threading.local()
