@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import traceback
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -292,3 +294,41 @@ def test_who_and_when_are_told_where_the_platform_tells_them(
     }
     version = store.versions.get(VERSION)
     assert (version.creator, str(version.created)) == ("ada", "2024-05-01 08:00:00+00:00")
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from builder.credentials import make_credentials
+from builder.models.names import VersionName
+from builder.models.picsellia import PicselliaStore
+from builder.models.records import VersionFields
+
+store = PicselliaStore.connect(make_credentials({"token": sys.argv[1], "host": sys.argv[2]}, "the test"))
+name = VersionName(store="picsellia", model="m", version="v")
+store.versions.create(name, VersionFields())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in map(Path, sys.argv[3:]):
+    store.versions.store_file(name, path)
+    store.versions.fetch_file(name, path.name, path.parent / "into")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_large_file_and_a_large_folder_need_no_memory_of_their_size(
+    platform: Standin, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "weights", tmp_path / "folder"]
+    paths[1].mkdir()
+    for path in (paths[0], paths[1] / "weights"):
+        with path.open("wb") as file:
+            file.truncate(100 * 2**20)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, platform.token, platform.url, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 60  # MiB; the SDK sends parts of 25 MiB
+    assert {path.stat().st_size for path in (tmp_path / "into").rglob("weights")} == {100 * 2**20}
