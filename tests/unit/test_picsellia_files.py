@@ -16,6 +16,7 @@ import pytest
 from picsellia_standin import Standin, Version
 from picsellia_standin.routes import page
 from picsellia_store import FIELDS, VERSION, connect, secrets_in, tree, write
+from trainpack_entrypoint import packing
 
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.picsellia import PicselliaStore
@@ -82,6 +83,18 @@ def test_a_folder_keeps_all_its_levels(store: PicselliaStore, deep: Path, tmp_pa
     assert fetched == tmp_path / "into/checkpoints"
     assert tree(fetched) == tree(deep)
     assert [path.name for path in (tmp_path / "into").iterdir()] == ["checkpoints"]
+
+
+def test_a_folder_that_a_container_packed_comes_back_as_a_folder(
+    store: PicselliaStore, deep: Path, tmp_path: Path
+) -> None:
+    paths = [f"checkpoints/{name}" for name, content in tree(deep).items() if content is not None]
+    (artifact,) = packing.artifacts(str(deep.parent), paths)
+    (tmp_path / "place").mkdir()
+    store.versions.create(VERSION, FIELDS)
+    store.versions.store_file(VERSION, Path(artifact.pack(str(tmp_path / "place"))), "checkpoints")
+    fetched = store.versions.fetch_file(VERSION, "checkpoints", tmp_path / "into")
+    assert tree(fetched) == {name: content for name, content in tree(deep).items() if content is not None}
 
 
 def test_a_zip_that_a_user_made_stays_a_zip(store: PicselliaStore, tmp_path: Path) -> None:
@@ -243,10 +256,20 @@ def test_a_name_that_was_taken_meanwhile_is_told(store: PicselliaStore, platform
         store.versions.create(VERSION, FIELDS)
 
 
-def test_lists_are_read_page_by_page_and_stay_in_order(
+def short_pages(monkeypatch: pytest.MonkeyPatch, default: int, longest: int) -> None:
+    """The platform makes pages of a length of its own, and none longer than it likes."""
+
+    def short(rows: Iterable[Any], query: Mapping[str, str]) -> dict[str, Any]:
+        return page(rows, {**query, "limit": str(min(int(query.get("limit", default)), longest))})
+
+    for module in ("models", "experiments", "datasets", "datalake"):
+        monkeypatch.setattr(f"picsellia_standin.{module}.page", short)
+
+
+def test_lists_are_read_over_all_pages_and_stay_in_order(
     store: PicselliaStore, platform: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("builder.models.picsellia.platform.PAGE", 7)
+    short_pages(monkeypatch, default=3, longest=7)
     for number in range(50):
         platform.add_model_version("many", f"v{number:02}", docker_image="i", docker_tag=str(number))
     found = list(store.versions.list("many"))
@@ -254,29 +277,27 @@ def test_lists_are_read_page_by_page_and_stay_in_order(
     assert [summary.image for summary in found] == [f"i:{number}" for number in range(50)]
 
 
-def test_a_platform_that_makes_pages_shorter_than_asked_is_read_whole(
+def test_files_and_logs_are_read_over_all_pages(
     store: PicselliaStore, platform: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(rows: Iterable[Any], query: Mapping[str, str]) -> dict[str, Any]:
-        return page(rows, {**query, "limit": "3"})
-
-    monkeypatch.setattr("picsellia_standin.models.page", short)
-    for number in range(10):
-        platform.add_model_version("many", f"v{number}")
-    assert len(list(store.versions.list("many"))) == 10
+    short_pages(monkeypatch, default=2, longest=3)
+    names = [f"f{number}" for number in range(8)]
+    platform.add_model_version("pedestrian", "v3", files=dict.fromkeys(names, b""))
+    assert [file.name for file in store.versions.get(VERSION).files] == names
 
 
-def test_ten_thousand_versions_are_all_listed(store: PicselliaStore, platform: Standin) -> None:
+def test_ten_thousand_versions_are_all_listed(
+    store: PicselliaStore, platform: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_pages(monkeypatch, default=100, longest=1000)
     model = platform.add_model("many")
+    fields = {"type": "POINT", "framework": "ONNX", "labels": None}
     for number in range(10_000):
-        made = Version(
-            str(uuid.uuid4()), model, f"v{number:05}", number, {"type": "POINT", "framework": "ONNX"}
-        )
+        made = Version(str(uuid.uuid4()), model, f"v{number:05}", number, fields)
         platform.versions[made.id] = made
-        made.fields["labels"] = None
     rows = store_platform(store).rows(f"/api/model/{model.id}/versions")
     assert [row["name"] for row in rows] == [f"v{number:05}" for number in range(10_000)]
-    assert sum(request.path.endswith("/versions") for request in platform.requests) == 10
+    assert sum(request.path.endswith("/versions") for request in platform.requests) == 11
 
 
 def store_platform(store: PicselliaStore) -> Platform:
