@@ -163,10 +163,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_content(self, answer: Raw) -> None:
         content = answer.content[: answer.cut]
-        for start in range(0, len(content), _PIECE if answer.pause else max(len(content), 1)):
-            time.sleep(answer.pause)
-            self.wfile.write(content[start : start + _PIECE] if answer.pause else content)
-            self.wfile.flush()
+        if answer.pause:
+            for start in range(0, len(content), _PIECE):
+                time.sleep(answer.pause)
+                self.wfile.write(content[start : start + _PIECE])
+                self.wfile.flush()
+        else:
+            self.wfile.write(content)
         if len(content) < len(answer.content):
             self._drop()
 
