@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from builder.cli.output import JsonOption, result, table
-from builder.models.names import VersionName, VersionSummary
+from builder.cli.version_list import print_versions
+from builder.models.names import VersionName
 
 if TYPE_CHECKING:
     from builder.models.records import ModelVersion
@@ -27,14 +28,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every version of a store with its image."""
-    from builder.models.stores import list_versions  # noqa: PLC0415  (opens nothing for --help)
-
-    versions = list(list_versions(store))
-    result(
-        [{**vars(version), "name": vars(version.name)} for version in versions],
-        as_json=as_json,
-        text=lambda: table([_row(version) for version in versions], header=("version", "image")),
-    )
+    print_versions(store, as_json=as_json)
 
 
 @app.command(epilog="Example: trainpack models show pedestrian/v3")
@@ -62,10 +56,6 @@ def _document(version: ModelVersion) -> dict[str, Any]:
     from builder.models.compare import masked  # noqa: PLC0415  (what a list needs is loaded faster)
 
     return version.model_copy(update={"fields": masked(version.fields)}).model_dump(mode="json")
-
-
-def _row(version: VersionSummary) -> tuple[str, ...]:
-    return (str(version.name), version.image or "(no image)")
 
 
 def _details(version: ModelVersion) -> str:

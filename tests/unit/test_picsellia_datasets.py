@@ -139,7 +139,7 @@ def test_a_job_of_the_platform_that_fails_is_told_and_nothing_stays(
     store: PicselliaStore, platform: Standin, street: Path
 ) -> None:
     platform.assets_job_status = "FAILED"
-    with pytest.raises(StoreError, match="could not add the images: its job .* is FAILED"):
+    with pytest.raises(StoreError, match=r"could not add the images: its job .* is FAILED"):
         store.datasets.add(DATASET, BOXES, street)
     assert (platform.data, platform.datasets, platform.dataset_origins) == ({}, {}, {})
 

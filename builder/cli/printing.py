@@ -1,0 +1,28 @@
+"""Print a command's result on standard output and its progress on standard error; loads nothing to do so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def note(text: str) -> None:
+    """One line of progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def result(data: Any, *, as_json: bool, text: Callable[[], str]) -> None:
+    """Print the result: `data` as JSON, or the text."""
+    print(json.dumps(data, indent=2, default=str) if as_json else text(), flush=True)
+
+
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+    """Columns padded to their widest cell; the last is not padded."""
+    lines = [header, *rows] if header else list(rows)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) if lines else 0)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
