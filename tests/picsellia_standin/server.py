@@ -11,12 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import control, datasets, experiments, models, storage
+from . import control, datalake, datasets, experiments, models, storage
 from .routes import Call, Raw, Route
 from .schemas import RefusedError, require
 from .state import Request, State
 
-ROUTES = (*models.ROUTES, *datasets.ROUTES, *experiments.ROUTES, *storage.ROUTES, *control.ROUTES)
+ROUTES = (
+    *models.ROUTES,
+    *datasets.ROUTES,
+    *datalake.ROUTES,
+    *experiments.ROUTES,
+    *storage.ROUTES,
+    *control.ROUTES,
+)
 _PIECE = 64 * 1024
 
 

@@ -128,6 +128,27 @@ class Log:
 
 
 @dataclass
+class Dataset:
+    """A named placeholder of dataset versions."""
+
+    id: str
+    name: str
+    description: str = ""
+
+
+@dataclass
+class Data:
+    """An image in the datalake."""
+
+    id: str
+    filename: str
+    object_name: str
+    content_type: str = "image/png"
+    width: int = 64
+    height: int = 48
+
+
+@dataclass
 class Asset:
     """An image of a dataset version.
 
@@ -155,6 +176,7 @@ class DatasetVersion:
     version: str
     labels: list[str]
     type: str = "NOT_CONFIGURED"
+    description: str = ""
     assets: list[Asset] = field(default_factory=list)
 
 
@@ -279,6 +301,7 @@ class State:
 
     Attributes:
         delay: Seconds before every answer.
+        assets_job_status: How the jobs end that add images to dataset versions.
         body_delay: Seconds before each 64 KiB of a download.
         checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
             `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
@@ -290,7 +313,9 @@ class State:
     organization_id: str = field(default_factory=new_id)
     organization_name: str = "standin"
     connector_id: str = field(default_factory=new_id)
+    datalake_id: str = field(default_factory=new_id)
     parameters_key: str = "parameters"
+    assets_job_status: str = "SUCCESS"
     delay: float = 0.0
     body_delay: float = 0.0
     checksums: set[str] = field(default_factory=set)
@@ -298,7 +323,9 @@ class State:
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    dataset_origins: dict[str, Dataset] = field(default_factory=dict)
     datasets: dict[str, DatasetVersion] = field(default_factory=dict)
+    data: dict[str, Data] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -409,10 +436,20 @@ class State:
                 `{"rectangles": [{"label", "x", "y", "w", "h"}]}`.
         """
         with self.lock:
-            made = DatasetVersion(new_id(), new_id(), name, version, list(labels), type)
+            origin = self.add_dataset_origin(name)
+            made = DatasetVersion(new_id(), origin.id, name, version, list(labels), type)
             made.assets = [self._asset(**asset) for asset in assets]
             self.datasets[made.id] = made
             return made.id
+
+    def add_dataset_origin(self, name: str) -> Dataset:
+        """The dataset of this name, made when there is none."""
+        for dataset in self.dataset_origins.values():
+            if dataset.name == name:
+                return dataset
+        dataset = Dataset(new_id(), name)
+        self.dataset_origins[dataset.id] = dataset
+        return dataset
 
     def _asset(self, filename: str, content: bytes | str, **fields: Any) -> Asset:
         object_name = f"{new_id()}/{new_id()}"
