@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trainpack_entrypoint.schema import is_secret
 
-from builder.models.records import Change, VersionFields
+from builder.models.records import Change, DockerImage, VersionFields
 
 HIDDEN = "***"
 
 
-def diff(before: VersionFields, after: VersionFields) -> tuple[Change, ...]:
+def diff(before: VersionFields, after: VersionFields, *, whole: bool = False) -> tuple[Change, ...]:
     """What writing `after` over `before` would change, entry by entry; secrets' values are `***`. Pure.
 
-    A field that is None in `after` is not written, so it is no change; an empty table or text and none are
-    the same.
+    An empty table or text and none are the same.
+
+    Args:
+        whole: A field that is None in `after` would be cleared; else it is not written, so it is no change.
     """
-    old, new = _flat(before, written=after), _flat(after, written=after)
-    shown_old, shown_new = (_flat(masked(fields), written=after) for fields in (before, after))
+    names = [name for name in VersionFields.model_fields if whole or getattr(after, name) is not None]
+    old, new = _flat(before, names), _flat(after, names)
+    shown_old, shown_new = (_flat(masked(fields), names) for fields in (before, after))
     return tuple(
         Change(field=field, before=shown_old.get(field), after=shown_new.get(field))
         for field in sorted(old.keys() | new.keys())
@@ -26,18 +30,18 @@ def diff(before: VersionFields, after: VersionFields) -> tuple[Change, ...]:
     )
 
 
-def _flat(fields: VersionFields, written: VersionFields) -> dict[str, Any]:
+def _flat(fields: VersionFields, names: Iterable[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name in ("description", "framework", "type"):
-        if getattr(written, name) is not None and getattr(fields, name):
-            flat[name] = getattr(fields, name)
-    for name in ("labelmap", "parameters"):
-        if getattr(written, name) is not None:
-            flat |= {f"{name}.{key}": value for key, value in (getattr(fields, name) or {}).items()}
-    if written.image and fields.image:
-        image = fields.image.model_dump()
-        flat |= {f"env.{key}": value for key, value in image.pop("env").items()}
-        flat |= {f"image.{key}": value for key, value in image.items() if value not in (None, ())}
+    for name in names:
+        value = getattr(fields, name)
+        if isinstance(value, DockerImage):
+            image = value.model_dump()
+            flat |= {f"env.{key}": each for key, each in image.pop("env").items()}
+            flat |= {f"image.{key}": each for key, each in image.items() if each not in (None, ())}
+        elif isinstance(value, dict):
+            flat |= {f"{name}.{key}": each for key, each in value.items()}
+        elif value:
+            flat[name] = value
     return flat
 
 
