@@ -283,6 +283,13 @@ class DatasetVersion(Record):
     created: datetime | None = None
 
 
+class Holder(Record):
+    """An object that has a file, and the file's name there."""
+
+    object: VersionName | ExperimentName | DatasetName
+    file: str
+
+
 class Change(Record):
     """One field that a write would change."""
 

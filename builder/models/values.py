@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,16 @@ def check_text(text: str, place: str) -> None:
         raise UsageError(
             f"{text!r} cannot be a name: expected printable text without spaces around it", place=place
         )
+
+
+def check_alias(alias: str, place: str) -> None:
+    """Refuse what cannot be a dataset's alias, which is the name of a folder in the container.
+
+    Raises:
+        UsageError: It is something else than letters, digits, `_`, `.` and `-`, the first no `.` or `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", alias):
+        raise UsageError(f"{alias!r} is not a dataset's alias: expected a name like train", place=place)
 
 
 def checked_version(fields: VersionFields, place: str) -> VersionFields:

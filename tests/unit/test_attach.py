@@ -25,7 +25,8 @@ from builder.errors import NotFoundError, ReadBackError, UsageError
 from builder.models import stores
 from builder.models.compare import diff
 from builder.models.local import FOLDER_VARIABLE, LocalStore
-from builder.models.local.database import Database
+from builder.models.local.blobs import Blobs
+from builder.models.local.files import Files
 from builder.models.local.versions import LocalVersions
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import (
@@ -461,8 +462,8 @@ def test_a_patch_that_the_platform_fails_leaves_the_version_as_it_was(
 class LossyVersions(LocalVersions):
     """Versions that lose what they are told to lose, and say that all went well."""
 
-    def __init__(self, database: Database, fields: dict[str, Any], image: dict[str, Any]) -> None:
-        super().__init__(database)
+    def __init__(self, store: LocalStore, fields: dict[str, Any], image: dict[str, Any]) -> None:
+        super().__init__(store.database, Files(store.database, Blobs(store.folder)))
         self._fields, self._image = fields, image
 
     def _lossy(self, fields: VersionFields) -> VersionFields:
@@ -481,7 +482,7 @@ class LossyStore(LocalStore):
 
     def __init__(self, fields: dict[str, Any], image: dict[str, Any]) -> None:
         super().__init__()
-        self.versions = LossyVersions(self.database, fields, image)
+        self.versions = LossyVersions(self, fields, image)
 
 
 @pytest.mark.parametrize("existing", [False, True])

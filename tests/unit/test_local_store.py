@@ -245,7 +245,7 @@ def test_an_interrupted_write_changes_nothing(store: LocalStore, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(versions, "datetime", type("Clock", (), {"now": interrupt}))
+        patched.setattr(versions, "now", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.versions.update(NAME, VersionFields(description="after"))
     assert store.versions.get(NAME).fields.description == "before"

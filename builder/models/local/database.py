@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Database:
         """Close the file; nothing can be read or written after it."""
         self._connection.close()
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """Run one statement, on its own or as a part of the open transaction, and return its rows.
 
         Raises:

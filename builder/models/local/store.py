@@ -9,9 +9,13 @@ from types import TracebackType
 from platformdirs import user_data_dir
 
 from builder.errors import StoreError
+from builder.models.local.blobs import Blobs
 from builder.models.local.database import FILE, FOLDER_VARIABLE, Database
+from builder.models.local.datasets import LocalDatasets
+from builder.models.local.experiments import LocalExperiments
+from builder.models.local.files import Damage, Files
 from builder.models.local.versions import LocalVersions
-from builder.models.store import Datasets, Experiments
+from builder.models.records import Holder
 
 
 def default_folder() -> Path:
@@ -40,17 +44,26 @@ class LocalStore:
                 remedy=f"set {FOLDER_VARIABLE} to a folder that you can write to",
             ) from None
         self.database = Database(self.folder / FILE)
-        self.versions = LocalVersions(self.database)
+        self._files = Files(self.database, Blobs(self.folder / "blobs"))
+        self.versions = LocalVersions(self.database, self._files)
+        self.datasets = LocalDatasets(self.database, self._files)
+        self.experiments = LocalExperiments(self.database, self._files, self.versions, self.datasets)
 
-    @property
-    def experiments(self) -> Experiments:
-        """Experiments."""
-        raise StoreError("the local store keeps no experiments yet")
+    def damaged(self) -> tuple[Damage, ...]:
+        """Read every stored content, and tell those that are missing or not what was once kept.
 
-    @property
-    def datasets(self) -> Datasets:
-        """Dataset versions."""
-        raise StoreError("the local store keeps no datasets yet")
+        Raises:
+            StoreError: The store failed.
+        """
+        return tuple(self._files.damaged())
+
+    def holders(self, sha256: str) -> tuple[Holder, ...]:
+        """The versions, experiments and dataset versions that have a file of this content.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        return self._files.holders(sha256)
 
     def __enter__(self) -> LocalStore:
         return self

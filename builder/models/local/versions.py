@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
-from trainpack_entrypoint.schema import close_match
-
-from builder.errors import NotFoundError, StoreError
 from builder.models.local.database import Database
+from builder.models.local.files import FILE, THUMBNAIL, Files
+from builder.models.local.objects import VERSIONS, Objects, decode, encode, now
 from builder.models.records import (
     Model,
     ModelVersion,
@@ -24,23 +20,24 @@ from builder.models.records import (
     VersionName,
     VersionSummary,
 )
-from builder.models.values import NOT_CONFIGURED, check_name, checked_version
-
-_SELECT = """
-    SELECT versions.*, models.name AS model
-    FROM versions JOIN models ON models.id = versions.model_id
-"""
+from builder.models.values import NOT_CONFIGURED, checked_version
 
 
 class LocalVersions:
     """The `Versions` of the local store."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, files: Files) -> None:
         self._database = database
+        self._files = files
+        self.objects = Objects(database, VersionName, VERSIONS)
 
     def models(self) -> Iterator[Model]:
-        """Every model, by name."""
-        for row in self._database.execute("SELECT id, name FROM models ORDER BY name"):
+        """Every model, by name.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        for row in self.objects.owners():
             yield Model(id=row["id"], name=row["name"])
 
     def list(self, model: str | None = None) -> Iterator[VersionSummary]:
@@ -48,27 +45,27 @@ class LocalVersions:
 
         Raises:
             NotFoundError: There is no such model.
+            StoreError: The store failed.
         """
         if model is not None:
-            self._require_model(model)
+            self.objects.require_owner(model)
+        # No other column: these lie in one index, and a list reads nothing of the documents.
         for row in self._database.execute(
             """
-            SELECT versions.id, models.name AS model, versions.name AS version,
-                json_extract(fields, '$.framework') AS framework, json_extract(fields, '$.type') AS type,
-                json_extract(fields, '$.image.name') AS image, json_extract(fields, '$.image.tag') AS tag,
-                json_extract(fields, '$.image.digest') AS digest
-            FROM versions JOIN models ON models.id = versions.model_id
-            WHERE ? IS NULL OR models.name = ?
+            SELECT versions.id, models.name AS model, versions.name AS version, framework, type,
+                image || iif(tag = '', '', ':' || tag) AS image, digest
+            FROM models CROSS JOIN versions INDEXED BY list_of_versions ON model_id = models.id
+            WHERE models.name = ifnull(?, models.name)
             ORDER BY models.name, versions.name
             """,
-            (model, model),
+            (model,),
         ):
             yield VersionSummary(
                 id=row["id"],
                 name=VersionName(model=row["model"], version=row["version"]),
                 framework=row["framework"],
                 type=row["type"],
-                image=f"{row['image']}:{row['tag']}" if row["tag"] else row["image"],
+                image=row["image"],
                 digest=row["digest"],
             )
 
@@ -79,7 +76,19 @@ class LocalVersions:
             NotFoundError: The model or the version does not exist; the message names one that is close.
             StoreError: The store failed.
         """
-        return self._version(self._require(name))
+        row = self.objects.require(name)
+        thumbnails = self._files.of(row["id"], THUMBNAIL)
+        return ModelVersion(
+            id=row["id"],
+            name=name,
+            fields=self.fields(row),
+            files=self._files.of(row["id"]),
+            thumbnail=thumbnails[0] if thumbnails else None,
+            source=row["source"] and Source.model_validate_json(row["source"]),
+            creator=row["creator"],
+            created=row["created"],
+            updated=row["updated"],
+        )
 
     def create(self, name: VersionName, fields: VersionFields, source: Source | None = None) -> ModelVersion:
         """Make a version, and its model when there is none yet; all or nothing.
@@ -88,20 +97,23 @@ class LocalVersions:
             UsageError: The name or a value cannot be stored.
             StoreError: It exists already, or the store failed.
         """
-        check_name(name)
-        document = _encode(checked_version(fields, str(name)))
+        checked = checked_version(fields, str(name))
         with self._database.transaction():
-            if self._row(name) is not None:
-                raise StoreError("this version exists already", place=str(name))
-            self._database.execute(
-                "INSERT INTO models VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-                (str(uuid.uuid4()), name.model),
-            )
-            self._database.execute(
-                "INSERT INTO versions SELECT ?, id, ?, ? FROM models WHERE name = ?",
-                (str(uuid.uuid4()), name.version, document, name.model),
-            )
+            self.insert(name, checked, source)
         return self.get(name)
+
+    def insert(self, name: VersionName, fields: VersionFields, source: Source | None, **columns: str) -> str:
+        """Make a version of checked fields: a part of the open transaction.
+
+        Returns:
+            Its id.
+
+        Raises:
+            UsageError: The name cannot be stored.
+            StoreError: It exists already, or the store failed.
+        """
+        document: dict[str, Any] = {"fields": _encode(fields), "updated": now()}
+        return self.objects.insert(name, document | {"source": source and source.model_dump_json()} | columns)
 
     def update(self, name: VersionName, fields: VersionFields) -> ModelVersion:
         """Write every field that is not None, and keep what they replace in the history.
@@ -114,8 +126,8 @@ class LocalVersions:
         checked = checked_version(fields, str(name))
         written = {key: value for key, value in checked if value is not None}
         with self._database.transaction():
-            row = self._require(name)
-            self._write(row, self._version(row).fields.model_copy(update=written))
+            row = self.objects.require(name)
+            self._write(row, self.fields(row).model_copy(update=written))
         return self.get(name)
 
     def restore(self, name: VersionName, fields: VersionFields) -> ModelVersion:
@@ -128,7 +140,7 @@ class LocalVersions:
         """
         checked = checked_version(fields, str(name))
         with self._database.transaction():
-            self._write(self._require(name), checked)
+            self._write(self.objects.require(name), checked)
         return self.get(name)
 
     def history(self, name: VersionName) -> tuple[PastState, ...]:
@@ -140,87 +152,84 @@ class LocalVersions:
         """
         rows = self._database.execute(
             "SELECT replaced_at, fields FROM history WHERE version_id = ? ORDER BY id DESC",
-            (self._require(name)["id"],),
+            (self.objects.require(name)["id"],),
         )
         return tuple(
-            PastState(fields=self._decode(row["fields"], name), replaced=row["replaced_at"]) for row in rows
+            PastState(fields=decode(VersionFields, row["fields"], name), replaced=row["replaced_at"])
+            for row in rows
         )
 
     def store_file(self, name: VersionName, path: Path, label: str | None = None) -> StoredFile:
-        """Keep a file or folder."""
-        raise StoreError("the local store keeps no files yet", place=str(name))
+        """Keep a file, or a folder with all its levels, under a name; one of the same name is replaced.
+
+        Raises:
+            UsageError: The path cannot be read, or the name cannot be stored.
+            NotFoundError: The version does not exist.
+            StoreError: The store failed.
+        """
+        return self._store(name, path, label or path.resolve().name, FILE)
 
     def fetch_file(self, name: VersionName, label: str, into: Path) -> Path:
-        """Write a stored file below a folder."""
-        raise StoreError("the local store keeps no files yet", place=str(name))
+        """Write a stored file below a folder, verified, and return its path; a folder comes back as one.
+
+        Raises:
+            NotFoundError: There is no such version or file.
+            StoreError: What is stored is not what was once kept.
+            UsageError: The target exists, or cannot be written.
+        """
+        files = self._files.of(self.objects.require(name)["id"])
+        return self._files.fetch(files, label, name, into)
 
     def store_thumbnail(self, name: VersionName, path: Path) -> StoredFile:
-        """Keep a picture as the version's thumbnail."""
-        raise StoreError("the local store keeps no files yet", place=str(name))
+        """Keep a picture as the version's thumbnail.
+
+        Raises:
+            UsageError: The path cannot be read.
+            NotFoundError: The version does not exist.
+            StoreError: The store failed.
+        """
+        return self._store(name, path, THUMBNAIL, THUMBNAIL)
 
     def fetch_thumbnail(self, name: VersionName, into: Path) -> Path:
-        """Write the thumbnail below a folder."""
-        raise StoreError("the local store keeps no files yet", place=str(name))
+        """Write the thumbnail below a folder, verified, and return its path.
+
+        Raises:
+            NotFoundError: There is no such version, or it has no thumbnail.
+            StoreError: What is stored is not what was once kept.
+            UsageError: The target exists, or cannot be written.
+        """
+        files = self._files.of(self.objects.require(name)["id"], THUMBNAIL)
+        return self._files.fetch(files, THUMBNAIL, name, into)
+
+    def fields(self, row: sqlite3.Row) -> VersionFields:
+        """The fields of a row.
+
+        Raises:
+            StoreError: They are not as expected.
+        """
+        return decode(VersionFields, row["fields"], self.objects.name(row))
+
+    def _store(self, name: VersionName, path: Path, label: str, role: str) -> StoredFile:
+        self.objects.require(name)
+        (file,) = self._files.put({label: path})
+        with self._database.transaction():
+            row = self.objects.require(name)
+            self._files.write(row["id"], [file], role)
+            self.objects.write(row["id"], {"updated": now()})
+        return file
 
     def _write(self, row: sqlite3.Row, fields: VersionFields) -> None:
         document = _encode(fields)
         if document == row["fields"]:
             return
+        written = now()
         self._database.execute(
             "INSERT INTO history (version_id, replaced_at, fields) VALUES (?, ?, ?)",
-            (row["id"], datetime.now(UTC).isoformat(), row["fields"]),
+            (row["id"], written, row["fields"]),
         )
-        self._database.execute("UPDATE versions SET fields = ? WHERE id = ?", (document, row["id"]))
-
-    def _require(self, name: VersionName) -> sqlite3.Row:
-        row = self._row(name)
-        if row is None:
-            raise self._not_found(name)
-        return row
-
-    def _row(self, name: VersionName) -> sqlite3.Row | None:
-        rows = self._database.execute(
-            f"{_SELECT} WHERE models.name = ? AND versions.name = ?", (name.model, name.version)
-        )
-        return rows[0] if rows else None
-
-    def _version(self, row: sqlite3.Row) -> ModelVersion:
-        name = VersionName(model=row["model"], version=row["name"])
-        return ModelVersion(id=row["id"], name=name, fields=self._decode(row["fields"], name))
-
-    def _decode(self, document: str, name: VersionName) -> VersionFields:
-        try:
-            return VersionFields.model_validate_json(document)
-        except ValidationError as error:
-            raise StoreError(
-                f"what is stored of {name} cannot be read: {error.error_count()} fields are not as expected",
-                place=str(self._database.path),
-            ) from None
-
-    def _require_model(self, name: str) -> None:
-        models = [model.name for model in self.models()]
-        if name not in models:
-            raise NotFoundError(f"there is no model {name!r}{close_match(name, models)}", place=name)
-
-    def _not_found(self, name: VersionName) -> NotFoundError:
-        models = [model.name for model in self.models()]
-        if name.model in models:
-            versions = [summary.name.version for summary in self.list(name.model)]
-            hint = close_match(name.version, versions)
-            message = f"the model {name.model!r} has no version {name.version!r}{hint}"
-        else:
-            message = f"there is no model {name.model!r}{close_match(name.model, models)}"
-        return NotFoundError(
-            message,
-            place=str(name),
-            remedy="`trainpack attach --create` or `trainpack models create` makes it",
-        )
+        self.objects.write(row["id"], {"fields": document, "updated": written})
 
 
 def _encode(fields: VersionFields) -> str:
-    held = {
-        key: value
-        for key, value in fields.model_dump(exclude_none=True).items()
-        if value != NOT_CONFIGURED or key not in ("framework", "type")
-    }
-    return json.dumps(held, allow_nan=False, ensure_ascii=False)
+    none = {key: None for key in ("framework", "type") if getattr(fields, key) == NOT_CONFIGURED}
+    return encode(fields.model_copy(update=none))
