@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.models.records import Attachment, Change, VersionName
+from builder.cli.output import HERE, FolderOption, JsonOption, announcer, note, result, table, value
+from builder.models.records import Attachment, VersionName
 
 if TYPE_CHECKING:
     from builder.attach import PushedImage
@@ -94,7 +92,7 @@ def attach(
         create=create,
         dry_run=dry_run,
         journal=_journal(record),
-        announce=_announcer(name),
+        announce=announcer(name),
     )
     shown = attachment.model_copy(update={"image": masked(fields).image})
     result(shown.model_dump(mode="json"), as_json=as_json, text=lambda: _text(attachment, dry_run))
@@ -155,7 +153,7 @@ def _roll_back(name: VersionName, record: Path | None, *, force: bool, dry_run: 
         [entry for _, entry in kept if entry.version == name],
         force=force,
         dry_run=dry_run,
-        announce=_announcer(name),
+        announce=announcer(name),
     )
     journal.remove([path for path, _ in kept[: done.used] if path != record])
     result(done.model_dump(mode="json"), as_json=as_json, text=lambda: _rolled_back(done, dry_run))
@@ -168,26 +166,11 @@ def _rolled_back(done: Rollback, dry_run: bool) -> str:
     if dry_run:
         return f"dry run: {count} of {done.version} would change back, nothing was written"
     if done.left:
-        rows = [(f"  {change.field}", _value(change.before)) for change in done.left]
+        rows = [(f"  {change.field}", value(change.before)) for change in done.left]
         head = f"{done.version} was rolled back, but for what its store cannot clear; it still holds"
         return f"{head}\n{table(rows)}"
     made = "; the attach had made the version, which stays, empty" if done.made else ""
     return f"{done.version} is what it was before the attach: {count} written and read back{made}"
-
-
-def _announcer(name: VersionName) -> Callable[[tuple[Change, ...]], None]:
-    def announce(changes: tuple[Change, ...]) -> None:
-        if changes:
-            rows: list[tuple[str, ...]] = [
-                (change.field, _value(change.before), "→", _value(change.after)) for change in changes
-            ]
-            note(f"{name}\n{table(rows)}")
-
-    return announce
-
-
-def _value(value: Any) -> str:
-    return "(none)" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _count(number: int) -> str:

@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from builder.models.records import Change
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 FolderOption = Annotated[
@@ -36,3 +39,23 @@ def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def value(of: Any) -> str:
+    """A field's value in a difference."""
+    return "(none)" if of is None else json.dumps(of, ensure_ascii=False, default=str)
+
+
+def difference(changes: Sequence[Change]) -> str:
+    """A difference as lines: field, before, after."""
+    return table([(each.field, value(each.before), "→", value(each.after)) for each in changes])
+
+
+def announcer(name: object) -> Callable[[tuple[Change, ...]], None]:
+    """Tells a difference on standard error, before it is written."""
+
+    def announce(changes: tuple[Change, ...]) -> None:
+        if changes:
+            note(f"{name}\n{difference(changes)}")
+
+    return announce

@@ -6,17 +6,22 @@ from collections.abc import Callable
 
 from builder.errors import NotFoundError, ReadBackError, StoreError
 from builder.models.compare import diff
-from builder.models.records import Change, ModelVersion, VersionFields, VersionName
+from builder.models.records import Change, ModelVersion, Source, VersionFields, VersionName
 from builder.models.store import ModelStore
 
 
 def write_fields(
-    store: ModelStore, name: VersionName, before: ModelVersion | None, fields: VersionFields
+    store: ModelStore,
+    name: VersionName,
+    before: ModelVersion | None,
+    fields: VersionFields,
+    source: Source | None = None,
 ) -> ModelVersion:
     """Write every field that is not None in one request, making a version that is not there, and read back.
 
     Args:
         before: What the store held; None to create the version.
+        source: Of a version that is created.
 
     Returns:
         What the store holds now.
@@ -29,7 +34,7 @@ def write_fields(
 
     def act() -> ModelVersion:
         if before is None:
-            return store.versions.create(name, fields)
+            return store.versions.create(name, fields, source)
         return store.versions.update(name, fields)
 
     _act(store, name, before, fields, act, whole=False)
@@ -41,7 +46,7 @@ def write_fields(
             details=tuple(
                 f"{change.field}: wrote {change.after!r}, read {change.before!r}" for change in wrong
             ),
-            remedy="attach again; if it stays so, something else writes to this version",
+            remedy="try again; if it stays so, something else writes to this version",
         )
     return held
 
@@ -145,5 +150,5 @@ def _read_back(store: ModelStore, name: VersionName, fields: VersionFields) -> M
             f"what was written cannot be read back: {error.message}",
             place=error.place,
             details=(f"written, and accepted by the store: {written}",),
-            remedy="attach again later: it changes nothing when all is there",
+            remedy="the same command changes nothing when all is there",
         ) from None
