@@ -21,14 +21,8 @@ from builder.checks.report import Report, last_report
 from builder.errors import ContractError, NotFoundError, UsageError
 from builder.models.compare import diff
 from builder.models.journal import Entry, Journal
-from builder.models.records import (
-    Attachment,
-    Change,
-    DockerImage,
-    ModelVersion,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import VersionName
+from builder.models.records import Attachment, Change, DockerImage, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.models.writing import write_fields
 from builder.oci.registry import RegistryClient

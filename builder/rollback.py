@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from builder.errors import NotFoundError, StoreError
 from builder.models.compare import diff
 from builder.models.journal import Entry
-from builder.models.records import Change, ModelVersion, VersionFields, VersionName
+from builder.models.names import VersionName
+from builder.models.records import Change, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.models.writing import restore_fields
 from builder.records import Record

@@ -20,7 +20,8 @@ from builder.errors import (
     RegistryError,
     UsageError,
 )
-from builder.models.records import STORES, DockerImage, ModelVersion, VersionName, VersionSummary
+from builder.models.names import STORES, VersionName, VersionSummary
+from builder.models.records import DockerImage, ModelVersion
 from builder.models.store import ModelStore
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL

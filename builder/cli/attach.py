@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, announcer, note, result, table, value
-from builder.models.records import Attachment, VersionName
+from builder.models.names import VersionName
+from builder.models.records import Attachment
 
 if TYPE_CHECKING:
     from builder.attach import PushedImage
@@ -124,7 +125,7 @@ def _warn(spec: TrainingSpec, pushed: PushedImage) -> None:
 
 def _journal(copy: Path | None = None) -> Journal:
     from builder.models.journal import Journal  # noqa: PLC0415
-    from builder.models.local import default_folder  # noqa: PLC0415
+    from builder.models.local.database import default_folder  # noqa: PLC0415
 
     return Journal(default_folder() / "attached", copy)
 

@@ -39,7 +39,8 @@ def add(
 ) -> None:
     """Make a dataset version of a folder's files, or of a reference to where they are."""
     from builder.cli.shown import dataset_details  # noqa: PLC0415
-    from builder.models.records import DatasetFields, DatasetName  # noqa: PLC0415
+    from builder.models.names import DatasetName  # noqa: PLC0415
+    from builder.models.records import DatasetFields  # noqa: PLC0415
 
     parsed = DatasetName.parse(name)
     fields = DatasetFields(
@@ -70,7 +71,7 @@ def list_(
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show everything that is known of a dataset version."""
     from builder.cli.shown import dataset_details  # noqa: PLC0415
-    from builder.models.records import DatasetName  # noqa: PLC0415
+    from builder.models.names import DatasetName  # noqa: PLC0415
 
     parsed = DatasetName.parse(name)
     version = opened(parsed.store).datasets.get(parsed)

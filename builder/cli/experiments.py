@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,8 @@ from builder.cli.options import opened
 from builder.cli.output import JsonOption, result, table
 
 if TYPE_CHECKING:
-    from builder.models.records import Experiment, ExperimentFields, ExperimentSummary
+    from builder.models.names import ExperimentSummary
+    from builder.models.records import Experiment, ExperimentFields
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -31,7 +33,7 @@ def list_(
     """List every experiment of a store with its status."""
     found = list(opened(store).experiments.list(project))
     result(
-        [experiment.model_dump(mode="json") for experiment in found],
+        [asdict(experiment) for experiment in found],
         as_json=as_json,
         text=lambda: table([_row(each) for each in found], header=("experiment", "status", "from")),
     )
@@ -41,7 +43,7 @@ def list_(
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show everything that an experiment holds, without the values of secrets."""
     from builder.cli.shown import experiment_details  # noqa: PLC0415
-    from builder.models.records import ExperimentName  # noqa: PLC0415
+    from builder.models.names import ExperimentName  # noqa: PLC0415
 
     parsed = ExperimentName.parse(name)
     experiment = opened(parsed.store).experiments.get(parsed)
@@ -76,7 +78,8 @@ def create(
     What is given here is set over what it receives: one parameter leaves the others.
     """
     from builder.models.edit import experiment_fields  # noqa: PLC0415
-    from builder.models.records import ExperimentName, VersionFields, VersionName  # noqa: PLC0415
+    from builder.models.names import ExperimentName, VersionName  # noqa: PLC0415
+    from builder.models.records import VersionFields  # noqa: PLC0415
 
     parsed = ExperimentName.parse(name)
     origin = VersionName.parse(base) if base else None
@@ -107,7 +110,7 @@ def attach_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Attach a dataset version under an alias; one that has the alias is replaced."""
-    from builder.models.records import DatasetName, ExperimentName  # noqa: PLC0415
+    from builder.models.names import DatasetName, ExperimentName  # noqa: PLC0415
 
     parsed, data = ExperimentName.parse(name), DatasetName.parse(dataset)
     _check_same_store(parsed.store, data.store, "DATASET/VERSION")
@@ -126,7 +129,7 @@ def publish(
     The experiment and its datasets are the version's source.
     """
     from builder.models.compare import masked  # noqa: PLC0415
-    from builder.models.records import ExperimentName, VersionName  # noqa: PLC0415
+    from builder.models.names import ExperimentName, VersionName  # noqa: PLC0415
 
     parsed, target = ExperimentName.parse(name), VersionName.parse(version)
     _check_same_store(parsed.store, target.store, "MODEL/VERSION")

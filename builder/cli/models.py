@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from builder.models.copy import Copied, CopyPlan
     from builder.models.edit import Edited
     from builder.models.lineage import Step
-    from builder.models.records import ModelVersion, VersionSummary
+    from builder.models.names import VersionSummary
+    from builder.models.records import ModelVersion
     from builder.models.requirements import Requirement
 
 app = typer.Typer(
@@ -35,9 +36,11 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every version of a store with its image."""
-    versions = list(opened(store).versions.list(model))
+    from builder.models.stores import list_versions  # noqa: PLC0415  (opens nothing for --help)
+
+    versions = list(list_versions(store, model))
     result(
-        [version.model_dump(mode="json") for version in versions] if as_json else None,
+        [{**vars(version), "name": vars(version.name)} for version in versions],
         as_json=as_json,
         text=lambda: table(
             [_row(version) for version in versions], header=("version", "framework", "type", "image")
@@ -75,7 +78,8 @@ def create(
 ) -> None:
     """Make a version, and its model when there is none yet; empty but for what is given."""
     from builder.models import edit as core  # noqa: PLC0415
-    from builder.models.records import VersionFields, VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
+    from builder.models.records import VersionFields  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
     edits = options.edits(
@@ -116,7 +120,7 @@ def edit(
 ) -> None:
     """Change what a version holds: show the difference, write once, read back."""
     from builder.models import edit as core  # noqa: PLC0415
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
     edits = options.edits(
@@ -195,7 +199,7 @@ def diff(
 ) -> None:
     """Show what differs between two versions, also of different stores: fields, files and source."""
     from builder.models import lineage  # noqa: PLC0415
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     names = (VersionName.parse(before), VersionName.parse(after))
     old, new = (opened(name.store).versions.get(name) for name in names)
@@ -223,7 +227,7 @@ def copy(
     What the target cannot hold is told.
     """
     from builder.models.copy import copy_version  # noqa: PLC0415
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     names = (VersionName.parse(source), VersionName.parse(target))
     first = opened(names[0].store)
@@ -257,7 +261,7 @@ def store(
     as_json: JsonOption = False,
 ) -> None:
     """Keep a file or folder with a version; one of the same name is replaced."""
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
     file = opened(parsed.store).versions.store_file(parsed, path, label)
@@ -272,7 +276,7 @@ def get(
     as_json: JsonOption = False,
 ) -> None:
     """Write a file of a version to a folder, verified where its hash is known; nothing is replaced."""
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
     into.mkdir(parents=True, exist_ok=True)
@@ -281,7 +285,7 @@ def get(
 
 
 def _get(name: str) -> ModelVersion:
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
     return opened(parsed.store).versions.get(parsed)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.models.names import STORES
 
 if TYPE_CHECKING:
     from builder.models.store import ModelStore
@@ -59,8 +60,6 @@ def owner_name(text: str) -> tuple[str, str]:
     Raises:
         UsageError: There is no name, or an unknown store.
     """
-    from builder.models.records import STORES  # noqa: PLC0415  (pydantic takes a tenth of a second)
-
     head, colon, rest = text.partition(":")
     store, name = (head, rest) if colon and head in STORES else ("local", text)
     if not name.strip():

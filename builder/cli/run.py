@@ -15,7 +15,8 @@ from typer.core import TyperCommand
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.errors import UsageError
-from builder.models.records import ModelVersion, VersionName
+from builder.models.names import VersionName
+from builder.models.records import ModelVersion
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
 from builder.workdir import last_build, workdir

@@ -26,7 +26,7 @@ def trace(
     now is something else.
     """
     from builder import trace as core  # noqa: PLC0415  (docker and requests, not needed for --help)
-    from builder.models.records import VersionName  # noqa: PLC0415
+    from builder.models.names import VersionName  # noqa: PLC0415
     from builder.models.stores import open_store  # noqa: PLC0415
 
     parsed = core.parse_subject(subject)

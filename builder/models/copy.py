@@ -17,14 +17,8 @@ from pathlib import Path
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.compare import diff
 from builder.models.lineage import difference
-from builder.models.records import (
-    Change,
-    ModelVersion,
-    Source,
-    StoredFile,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import VersionName
+from builder.models.records import Change, ModelVersion, Source, StoredFile, VersionFields
 from builder.models.store import ModelStore
 from builder.models.writing import restore_fields, write_fields
 from builder.records import Record

@@ -13,14 +13,8 @@ from trainpack_entrypoint.schema import close_match
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.flags import normalise_flags
 from builder.models.compare import diff
-from builder.models.records import (
-    Change,
-    DockerImage,
-    ExperimentFields,
-    ModelVersion,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import VersionName
+from builder.models.records import Change, DockerImage, ExperimentFields, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.models.values import checked_version
 from builder.models.writing import write_fields

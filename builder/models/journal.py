@@ -16,7 +16,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from builder.errors import StoreError, UsageError
-from builder.models.records import VersionFields, VersionName
+from builder.models.names import VersionName
+from builder.models.records import VersionFields
 from builder.records import Record
 from builder.workdir import write_atomically
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from builder.models.compare import diff
-from builder.models.records import Change, ModelVersion, PastState, StoredFile, VersionFields, VersionName
+from builder.models.names import VersionName
+from builder.models.records import Change, ModelVersion, PastState, StoredFile, VersionFields
 from builder.models.store import ModelStore
 from builder.records import Record
 

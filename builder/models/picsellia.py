@@ -21,6 +21,7 @@ import requests
 from builder.credentials import Credentials
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.flags import REFUSED, SHORT, normalise_flags
+from builder.models.names import VersionName, VersionSummary
 from builder.models.records import (
     DIGEST_VARIABLE,
     DockerImage,
@@ -30,8 +31,6 @@ from builder.models.records import (
     Source,
     StoredFile,
     VersionFields,
-    VersionName,
-    VersionSummary,
 )
 from builder.models.store import Datasets, Experiments
 from builder.models.transport import NoAnswerError, Patience, patient_session
@@ -143,7 +142,7 @@ class PicselliaVersions:
         """
         for found in self._list_models() if model is None else [self._require_model(model)]:
             with _speaking(self._client):
-                versions = found.list_versions()
+                versions = sorted(found.list_versions(), key=lambda version: str(version.name))
             yield from map(_summary, map(self._read, versions))
 
     def get(self, name: VersionName) -> ModelVersion:
@@ -221,7 +220,7 @@ class PicselliaVersions:
 
     def _list_models(self) -> Sequence[Any]:
         with _speaking(self._client):
-            return tuple(self._client.list_models())
+            return sorted(self._client.list_models(), key=lambda model: str(model.name))
 
     def _require(self, name: VersionName) -> Any:
         remedy = f"create it: trainpack attach {name} --create"
@@ -295,8 +294,8 @@ def _summary(version: ModelVersion) -> VersionSummary:
         name=version.name,
         framework=version.fields.framework,
         type=version.fields.type,
-        image=image and image.tagged,
-        digest=image and image.digest,
+        image=image.tagged if image else None,
+        digest=image.digest if image else None,
     )
 
 

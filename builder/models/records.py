@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from pydantic import Field
 
-from builder.errors import UsageError
+from builder.models.names import DatasetName, ExperimentName, VersionName
 from builder.records import Record
 
-STORES = ("local", "picsellia")
 DIGEST_VARIABLE = "TRAINPACK_IMAGE_DIGEST"
 
 FRAMEWORKS = ("TENSORFLOW", "PYTORCH", "ONNX", "NOT_CONFIGURED")
@@ -27,72 +26,6 @@ INFERENCE_TYPES = (
 )
 EXPERIMENT_STATUSES = ("WAITING", "RUNNING", "SUCCESS", "FAILED", "TERMINATED", "CANCELED")
 LOG_TYPES = ("VALUE", "IMAGE", "LINE", "TABLE", "BAR", "HEATMAP", "LABELMAP", "EVALUATION")
-
-
-class Name(Record):
-    """How an object is named: `[STORE:]OWNER/NAME`, split at the last slash; the store is `local` by default.
-
-    A subclass has two more fields, the owner's name and its own.
-    """
-
-    FORM: ClassVar[str]
-
-    store: str = "local"
-
-    @property
-    def parts(self) -> tuple[str, str]:
-        """The owner's name and its own, without the store."""
-        owner, own = (str(getattr(self, field)) for field in type(self)._fields())
-        return owner, own
-
-    def __str__(self) -> str:
-        owner, own = self.parts
-        return f"{self.store}:{owner}/{own}"
-
-    @classmethod
-    def _fields(cls) -> list[str]:
-        return [field for field in cls.model_fields if field != "store"]
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a name.
-
-        Raises:
-            UsageError: There is no slash, an empty part, or an unknown store.
-        """
-        head, colon, rest = text.partition(":")
-        store, name = (head, rest) if colon and head in STORES else ("local", text)
-        owner, _, own = name.rpartition("/")
-        if not owner.strip() or not own.strip() or (colon and name == text):
-            raise UsageError(f"{text!r} is not [STORE:]{cls.FORM}, with STORE local or picsellia")
-        return cls(**{"store": store, **dict(zip(cls._fields(), (owner, own), strict=True))})
-
-
-class VersionName(Name):
-    """`[STORE:]MODEL/VERSION`."""
-
-    FORM: ClassVar[str] = "MODEL/VERSION"
-
-    model: str
-    version: str
-
-
-class ExperimentName(Name):
-    """`[STORE:]PROJECT/EXPERIMENT`."""
-
-    FORM: ClassVar[str] = "PROJECT/EXPERIMENT"
-
-    project: str
-    experiment: str
-
-
-class DatasetName(Name):
-    """`[STORE:]DATASET/VERSION`."""
-
-    FORM: ClassVar[str] = "DATASET/VERSION"
-
-    dataset: str
-    version: str
 
 
 class DockerImage(Record):
@@ -181,17 +114,6 @@ class PastState(Record):
     replaced: datetime
 
 
-class VersionSummary(Record):
-    """One line of a list of versions; `image` is `name:tag`."""
-
-    id: str
-    name: VersionName
-    framework: str | None = None
-    type: str | None = None
-    image: str | None = None
-    digest: str | None = None
-
-
 class Log(Record):
     """What an experiment logged under one name; `type` is one of `LOG_TYPES`, a LINE's data is a list."""
 
@@ -232,19 +154,6 @@ class Experiment(Record):
     creator: str | None = None
     created: datetime | None = None
     updated: datetime | None = None
-
-
-class ExperimentSummary(Record):
-    """One line of a list of experiments.
-
-    Attributes:
-        base: The version that it was made from; None also where the store does not tell it in a list.
-    """
-
-    id: str
-    name: ExperimentName
-    status: str | None = None
-    base: VersionName | None = None
 
 
 class DatasetFields(Record):

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from builder.models.names import DatasetName, ExperimentName, ExperimentSummary, VersionName, VersionSummary
 from builder.models.records import (
     DatasetFields,
-    DatasetName,
     DatasetVersion,
     Experiment,
     ExperimentFields,
-    ExperimentName,
-    ExperimentSummary,
     Log,
     Model,
     ModelVersion,
@@ -25,8 +23,6 @@ from builder.models.records import (
     Source,
     StoredFile,
     VersionFields,
-    VersionName,
-    VersionSummary,
 )
 
 

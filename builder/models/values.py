@@ -10,13 +10,13 @@ from typing import Any
 from trainpack_entrypoint.schema import parse_labelmap
 
 from builder.errors import UsageError
+from builder.models.names import Name
 from builder.models.records import (
     EXPERIMENT_STATUSES,
     FRAMEWORKS,
     INFERENCE_TYPES,
     DatasetFields,
     ExperimentFields,
-    Name,
     VersionFields,
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from builder.errors import NotFoundError, ReadBackError, StoreError
 from builder.models.compare import diff
-from builder.models.records import Change, ModelVersion, Source, VersionFields, VersionName
+from builder.models.names import VersionName
+from builder.models.records import Change, ModelVersion, Source, VersionFields
 from builder.models.store import ModelStore
 
 

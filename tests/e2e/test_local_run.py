@@ -17,7 +17,8 @@ import pytest
 from builder.containers import remove_volume
 from builder.engine import client
 from builder.errors import EngineError, UsageError
-from builder.models.records import ModelVersion, VersionFields, VersionName
+from builder.models.names import VersionName
+from builder.models.records import ModelVersion, VersionFields
 from builder.run import RunOutcome, RunRequest, run_container
 
 pytest_plugins = ["contract_image"]

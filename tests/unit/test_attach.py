@@ -24,19 +24,14 @@ from builder.credentials import make_credentials
 from builder.errors import NotFoundError, ReadBackError, UsageError
 from builder.models import stores
 from builder.models.compare import diff
-from builder.models.local import FOLDER_VARIABLE, LocalStore
 from builder.models.local.blobs import Blobs
+from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.files import Files
+from builder.models.local.store import LocalStore
 from builder.models.local.versions import LocalVersions
+from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
-from builder.models.records import (
-    DIGEST_VARIABLE,
-    DockerImage,
-    ModelVersion,
-    Source,
-    VersionFields,
-    VersionName,
-)
+from builder.models.records import DIGEST_VARIABLE, DockerImage, ModelVersion, Source, VersionFields
 from builder.models.transport import Patience
 from builder.plan import BuiltImage, PublishedImage
 from builder.workdir import remember_build, remember_push

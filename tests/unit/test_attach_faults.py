@@ -17,8 +17,9 @@ from builder.attach import attach
 from builder.credentials import make_credentials
 from builder.errors import StoreError
 from builder.models.journal import Journal
+from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
-from builder.models.records import DIGEST_VARIABLE, Attachment, DockerImage, VersionFields, VersionName
+from builder.models.records import DIGEST_VARIABLE, Attachment, DockerImage, VersionFields
 from builder.models.transport import Patience
 
 NAME = VersionName(store="picsellia", model="pedestrian", version="v3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +14,16 @@ import pytest
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.copy import Copied, CopyPlan, copy_version, not_carried
 from builder.models.lineage import difference
-from builder.models.local import LocalStore
+from builder.models.local.store import LocalStore
 from builder.models.local.versions import LocalVersions
+from builder.models.names import DatasetName, ExperimentName, VersionName
 from builder.models.records import (
     DatasetFields,
-    DatasetName,
     DockerImage,
     ExperimentFields,
-    ExperimentName,
     Source,
     StoredFile,
     VersionFields,
-    VersionName,
 )
 
 STORE_FILE = LocalVersions.store_file
@@ -234,7 +233,7 @@ def test_what_a_store_cannot_hold_is_named(
     version = version.model_copy(update={"source": source, "creator": "ada"})
     other = version.model_copy(
         update={
-            "name": TO.model_copy(update={"store": "picsellia"}),
+            "name": replace(TO, store="picsellia"),
             "source": None,
             "creator": None,
             "fields": FIELDS.model_copy(update={"notebook_link": "https://left"}),

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from builder.errors import NotFoundError, StoreError, UsageError
-from builder.models.local import FOLDER_VARIABLE, LocalStore, database, versions
+from builder.models.local import database, versions
 from builder.models.local.database import FILE as DATABASE
+from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.schema import MIGRATIONS
-from builder.models.records import VersionFields, VersionName
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import VersionFields
 
 NAME = VersionName(model="pedestrian", version="v3")
 PROCESSES, WRITES, KILLS = 4, 15, 4
@@ -24,8 +27,9 @@ NOBODY = 65534
 START = """
 import sys
 from pathlib import Path
-from builder.models.local import LocalStore
-from builder.models.records import VersionFields, VersionName
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import VersionFields
 
 folder, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)

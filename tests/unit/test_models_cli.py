@@ -10,8 +10,10 @@ from commands import Ended
 from picsellia_standin import Standin
 
 from builder.cli.dispatch import run
-from builder.models.local import FOLDER_VARIABLE, LocalStore
-from builder.models.records import DockerImage, ModelVersion, VersionFields, VersionName
+from builder.models.local.database import FOLDER_VARIABLE
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import DockerImage, ModelVersion, VersionFields
 
 IMAGE = DockerImage(
     name="registry.example.com/vision/pedestrian",

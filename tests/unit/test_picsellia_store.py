@@ -16,8 +16,9 @@ from picsellia_standin import Standin
 
 from builder.credentials import Credentials, make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore, readable_flags
-from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields, VersionName
+from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
 from builder.models.store import ModelStore
 from builder.models.transport import Patience
 

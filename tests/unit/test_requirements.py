@@ -9,16 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from builder.cli.dispatch import root
-from builder.models.records import (
-    DatasetName,
-    DockerImage,
-    ExperimentName,
-    ModelVersion,
-    Source,
-    StoredFile,
-    VersionFields,
-    VersionName,
-)
+from builder.models.names import DatasetName, ExperimentName, VersionName
+from builder.models.records import DockerImage, ModelVersion, Source, StoredFile, VersionFields
 from builder.models.requirements import USES, Use, unmet
 
 IMAGE = DockerImage(

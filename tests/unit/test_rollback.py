@@ -12,8 +12,9 @@ import pytest
 from builder.attach import attach
 from builder.errors import NotFoundError, ReadBackError, StoreError, UsageError
 from builder.models.journal import Entry, Journal, read_entry
-from builder.models.local import LocalStore
-from builder.models.records import DockerImage, ModelVersion, VersionFields, VersionName
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import DockerImage, ModelVersion, VersionFields
 from builder.rollback import Rollback, rollback
 
 NAME = VersionName(model="team/fußgänger", version="v3")

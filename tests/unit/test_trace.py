@@ -16,8 +16,10 @@ from registries import LABELS, baked, delete, push, push_trained, registry
 from builder import engine
 from builder.cli.dispatch import run
 from builder.errors import UsageError
-from builder.models.local import FOLDER_VARIABLE, LocalStore
-from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields, VersionName
+from builder.models.local.database import FOLDER_VARIABLE
+from builder.models.local.store import LocalStore
+from builder.models.names import VersionName
+from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
 from builder.reference import Reference
 from builder.trace import FoundImage, link_digest, link_image, link_versions, parse_subject
 

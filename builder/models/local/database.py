@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,33 @@ from builder.models.local.schema import MIGRATIONS
 FILE = "store.db"
 FOLDER_VARIABLE = "TRAINPACK_STORE"
 BUSY_SECONDS = 30.0
+
+
+def default_folder() -> Path:
+    """Where the store lies: `TRAINPACK_STORE`, else `store` in the user's data folder."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        return Path(folder)
+    from platformdirs import user_data_dir  # noqa: PLC0415  (only needed without the variable)
+
+    return Path(user_data_dir("trainpack")) / "store"
+
+
+def open_database(folder: Path) -> Database:
+    """The database of the store in a folder; both are made when there are none.
+
+    Raises:
+        StoreError: The folder cannot be written, the database is damaged, or it is of a newer schema.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the store's folder cannot be made: {error.strerror}",
+            place=str(folder),
+            remedy=f"set {FOLDER_VARIABLE} to a folder that you can write to",
+        ) from None
+    return Database(folder / FILE)
 
 
 class Database:

@@ -14,7 +14,8 @@ from builder.models.folders import files_below
 from builder.models.local.database import Database
 from builder.models.local.files import Files
 from builder.models.local.objects import DATASETS, Objects, decode, encode
-from builder.models.records import DatasetFields, DatasetName, DatasetVersion, StoredFile
+from builder.models.names import DatasetName
+from builder.models.records import DatasetFields, DatasetVersion, StoredFile
 from builder.models.values import checked_dataset
 
 

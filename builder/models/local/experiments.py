@@ -16,18 +16,15 @@ from builder.models.local.datasets import LocalDatasets
 from builder.models.local.files import Files
 from builder.models.local.objects import EXPERIMENTS, Objects, decode, encode, now
 from builder.models.local.versions import LocalVersions
+from builder.models.names import DatasetName, ExperimentName, ExperimentSummary, VersionName
 from builder.models.records import (
     LOG_TYPES,
-    DatasetName,
     Experiment,
     ExperimentFields,
-    ExperimentName,
-    ExperimentSummary,
     Log,
     ModelVersion,
     Source,
     VersionFields,
-    VersionName,
 )
 from builder.models.values import check_alias, check_text, checked_experiment
 
@@ -99,11 +96,9 @@ class LocalExperiments:
         checked = checked_experiment(fields, str(name))
         with self._database.transaction():
             origin = self._versions.objects.require(base) if base else None
-            made = self._received(checked, origin)
-            id_ = self.objects.insert(
-                name,
-                {"fields": encode(made), "base_id": origin and origin["id"], "updated": now()},
-            )
+            received, made = self._received(checked, origin), now()
+            columns = {"base_id": origin and origin["id"], "created": made, "updated": made}
+            id_ = self.objects.insert(name, {"fields": encode(received), **columns})
             if origin:
                 self._files.hand_on(origin["id"], id_)
         return self.get(name)

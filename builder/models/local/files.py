@@ -15,8 +15,8 @@ from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.folders import unpack
 from builder.models.local.blobs import Blobs, at_once
 from builder.models.local.database import Database
-from builder.models.records import DatasetName, ExperimentName, Holder, Name, StoredFile, VersionName
-from builder.models.values import check_text
+from builder.models.names import DatasetName, ExperimentName, Name, VersionName
+from builder.models.records import Holder, StoredFile
 from builder.records import Record
 
 FILE, THUMBNAIL = "file", "thumbnail"
@@ -75,11 +75,9 @@ class Files:
             sources: By the name that each is to have.
 
         Raises:
-            UsageError: A name cannot be stored, or a path cannot be read.
+            UsageError: A path cannot be read.
             StoreError: The store cannot be written.
         """
-        for name, path in sources.items():
-            check_text(name, place=str(path))
         self._sweep()
         blobs = self._blobs.put_all(list(sources.values()))
         return tuple(
@@ -183,9 +181,13 @@ class Files:
             self._blobs.remove_unused({row["sha256"] for row in rows})
 
 
+def own_name(path: Path) -> str:
+    """What a file or folder is called: a link by its own name, `.` by that of the folder."""
+    return path.resolve().name if path.name in ("", "..") else path.name
+
+
 def _filename(path: Path) -> str:
-    name = path.resolve().name
-    return f"{name}.zip" if path.is_dir() else name
+    return f"{own_name(path)}.zip" if path.is_dir() else own_name(path)
 
 
 def _not_found(files: Sequence[StoredFile], label: str, owner: Name) -> NotFoundError:

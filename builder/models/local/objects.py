@@ -15,7 +15,7 @@ from trainpack_entrypoint.schema import close_match
 
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.local.database import Database
-from builder.models.records import Name
+from builder.models.names import Name
 from builder.models.values import check_name
 from builder.records import Record
 

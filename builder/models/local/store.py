@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 
-from platformdirs import user_data_dir
-
-from builder.errors import StoreError
 from builder.models.local.blobs import Blobs
-from builder.models.local.database import FILE, FOLDER_VARIABLE, Database
+from builder.models.local.database import default_folder, open_database
 from builder.models.local.datasets import LocalDatasets
 from builder.models.local.experiments import LocalExperiments
 from builder.models.local.files import Damage, Files
 from builder.models.local.versions import LocalVersions
 from builder.models.records import Holder
-
-
-def default_folder() -> Path:
-    """Where the store lies: `TRAINPACK_STORE`, else `store` in the user's data folder."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    return Path(folder) if folder else Path(user_data_dir("trainpack")) / "store"
 
 
 class LocalStore:
@@ -35,15 +25,7 @@ class LocalStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"the store's folder cannot be made: {error.strerror}",
-                place=str(self.folder),
-                remedy=f"set {FOLDER_VARIABLE} to a folder that you can write to",
-            ) from None
-        self.database = Database(self.folder / FILE)
+        self.database = open_database(self.folder)
         self._files = Files(self.database, Blobs(self.folder / "blobs"))
         self.versions = LocalVersions(self.database, self._files)
         self.datasets = LocalDatasets(self.database, self._files)

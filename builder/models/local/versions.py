@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from builder.models.local.database import Database
-from builder.models.local.files import FILE, THUMBNAIL, Files
+from builder.models.local.files import FILE, THUMBNAIL, Files, own_name
+from builder.models.local.listing import list_versions
 from builder.models.local.objects import VERSIONS, Objects, decode, encode, now
-from builder.models.records import (
-    Model,
-    ModelVersion,
-    PastState,
-    Source,
-    StoredFile,
-    VersionFields,
-    VersionName,
-    VersionSummary,
-)
-from builder.models.values import NOT_CONFIGURED, checked_version
+from builder.models.names import VersionName, VersionSummary
+from builder.models.records import Model, ModelVersion, PastState, Source, StoredFile, VersionFields
+from builder.models.values import NOT_CONFIGURED, check_text, checked_version
 
 
 class LocalVersions:
@@ -49,25 +42,7 @@ class LocalVersions:
         """
         if model is not None:
             self.objects.require_owner(model)
-        # No other column: these lie in one index, and a list reads nothing of the documents.
-        for row in self._database.execute(
-            """
-            SELECT versions.id, models.name AS model, versions.name AS version, framework, type,
-                image || iif(tag = '', '', ':' || tag) AS image, digest
-            FROM models CROSS JOIN versions INDEXED BY list_of_versions ON model_id = models.id
-            WHERE models.name = ifnull(?, models.name)
-            ORDER BY models.name, versions.name
-            """,
-            (model,),
-        ):
-            yield VersionSummary(
-                id=row["id"],
-                name=VersionName(model=row["model"], version=row["version"]),
-                framework=row["framework"],
-                type=row["type"],
-                image=row["image"],
-                digest=row["digest"],
-            )
+        yield from list_versions(self._database, model)
 
     def get(self, name: VersionName) -> ModelVersion:
         """Read one version.
@@ -112,7 +87,8 @@ class LocalVersions:
             UsageError: The name cannot be stored.
             StoreError: It exists already, or the store failed.
         """
-        document: dict[str, Any] = {"fields": _encode(fields), "updated": now()}
+        made = now()
+        document: dict[str, Any] = {"fields": _encode(fields), "created": made, "updated": made}
         return self.objects.insert(name, document | {"source": source and source.model_dump_json()} | columns)
 
     def update(self, name: VersionName, fields: VersionFields) -> ModelVersion:
@@ -167,7 +143,7 @@ class LocalVersions:
             NotFoundError: The version does not exist.
             StoreError: The store failed.
         """
-        return self._store(name, path, label or path.resolve().name, FILE)
+        return self._store(name, path, own_name(path) if label is None else label, FILE)
 
     def fetch_file(self, name: VersionName, label: str, into: Path) -> Path:
         """Write a stored file below a folder, verified, and return its path; a folder comes back as one.
@@ -210,6 +186,7 @@ class LocalVersions:
         return decode(VersionFields, row["fields"], self.objects.name(row))
 
     def _store(self, name: VersionName, path: Path, label: str, role: str) -> StoredFile:
+        check_text(label, place=str(path))
         self.objects.require(name)
         (file,) = self._files.put({label: path})
         with self._database.transaction():
