@@ -117,6 +117,20 @@ def folder_entry(name: str) -> Entry:
     return info, None
 
 
+def path_entries(name: str, path: Path) -> Iterator[Entry]:
+    """A file or folder of this machine for `put`; a link that is named itself is followed."""
+    if path.is_dir():
+        yield from tree_entries(name, path)
+    else:
+        yield _copied(name, path)
+
+
+def _copied(name: str, path: Path) -> Entry:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = path.stat().st_size, 0o444
+    return info, path
+
+
 def tree_entries(name: str, folder: Path) -> Iterator[Entry]:
     """A folder of this machine for `put`: files and folders readable by all, links as they are."""
     yield folder_entry(name)
@@ -129,9 +143,7 @@ def tree_entries(name: str, folder: Path) -> Iterator[Entry]:
         elif path.is_dir():
             yield from tree_entries(inner, path)
         elif path.is_file():
-            info = tarfile.TarInfo(inner)
-            info.size, info.mode = path.stat().st_size, 0o444
-            yield info, path
+            yield _copied(inner, path)
 
 
 def put(container: Container, entries: Iterable[Entry], into: str = INPUTS) -> None:

@@ -1,7 +1,7 @@
 """`trainpack run`: train in a container of any engine, local or remote, through the image's own entrypoint.
 
 `/workspace` is a named volume and every file goes in and out through the engine's API, so that nothing but
-data folders on a local engine is ever shared with the host.
+data folders and files on a local engine is ever shared with the host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -34,10 +34,10 @@ from builder.containers import (
     find_image,
     folder_entry,
     host_options,
+    path_entries,
     put,
     remove_volume,
     temporary_volume,
-    tree_entries,
 )
 from builder.engine import has_gpu, is_local
 from builder.errors import EngineError, SpecError, TrainpackError, UsageError
@@ -57,6 +57,7 @@ class RunRequest(Record):
         parameters: `-p name=value`, as text; they win over every other source.
         arguments: Given to the script last, verbatim.
         data: Dataset alias → folder of this machine.
+        files: Name below the script's `inputs/files` → file or folder of this machine.
         version: The ModelVersion whose parameters and labelmap the run starts from.
         env: Passed to the container; may hold secrets.
         output: An empty or new folder for outputs, `result.json` and `failure.json`.
@@ -73,6 +74,7 @@ class RunRequest(Record):
     labelmap: Path | None = None
     parameters_file: Path | None = None
     data: dict[str, Path] = Field(default_factory=dict)
+    files: dict[str, Path] = Field(default_factory=dict)
     version: ModelVersion | None = None
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     flags: tuple[str, ...] = ()
@@ -122,7 +124,7 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
         stopper = stack.enter_context(Stopper(request.grace, tell))
         inputs = stack.enter_context(temporary_volume("inputs"))
         workspace = stack.enter_context(_Workspace(tell))
-        mounts = [Mount(INPUTS, inputs), Mount(WORKSPACE, workspace.name), *_binds(request.data)]
+        mounts = [Mount(INPUTS, inputs), Mount(WORKSPACE, workspace.name), *_binds(request)]
         container = stack.enter_context(
             created(image.image_id, command=list(request.arguments), mounts=mounts, **options)
         )
@@ -150,12 +152,25 @@ def input_entries(request: RunRequest) -> list[Entry]:
     entries = list(_document_entries(request))
     for alias, folder in request.data.items():
         _check_data(alias, folder)
-    if request.data:
-        entries.append(folder_entry("datasets"))
+    _check_files(request.files)
+    entries += [folder_entry(name) for name in _folders(request)]
     if not is_local():
-        for alias, folder in request.data.items():
-            entries += tree_entries(f"datasets/{alias}", folder)
+        for name, path in _shared(request):
+            entries += path_entries(name, path)
     return entries
+
+
+def _shared(request: RunRequest) -> Iterator[tuple[str, Path]]:
+    """What of this machine is seen below `/mnt/trainpack`, by its path there."""
+    for alias, folder in request.data.items():
+        yield f"datasets/{alias}", folder
+    for name, path in request.files.items():
+        yield f"files/{name}", path
+
+
+def _folders(request: RunRequest) -> list[str]:
+    parents = (PurePosixPath(name).parents for name, _ in _shared(request))
+    return sorted({str(parent) for each in parents for parent in each} - {"."})
 
 
 def _document_entries(request: RunRequest) -> Iterator[Entry]:
@@ -195,12 +210,23 @@ def _check_data(alias: str, folder: Path) -> None:
         raise UsageError(f"{folder} is not a folder", place=f"--data {alias}")
 
 
-def _binds(data: dict[str, Path]) -> list[Mount]:
+def _check_files(files: dict[str, Path]) -> None:
+    for name, path in files.items():
+        parts = name.split("/")
+        if any(part in ("", ".", "..") or not part.isprintable() for part in parts):
+            raise UsageError(f"{name!r} is not a relative path below inputs/files", place="--file")
+        if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+            raise UsageError(f"{name!r} is below another file or folder that is given", place="--file")
+        if not path.is_file() and not path.is_dir():
+            raise UsageError(f"{path} is neither a file nor a folder", place=f"--file {name}")
+
+
+def _binds(request: RunRequest) -> list[Mount]:
     if not is_local():
         return []
     return [
-        Mount(f"{INPUTS}/datasets/{alias}", str(folder.resolve()), type="bind", read_only=True)
-        for alias, folder in data.items()
+        Mount(f"{INPUTS}/{name}", str(path.resolve()), type="bind", read_only=True)
+        for name, path in _shared(request)
     ]
 
 

@@ -1,15 +1,16 @@
-"""For scripts that want it: parameters, labelmap, datasets, metrics and outputs of the run.
+"""For scripts that want it: parameters, labelmap, datasets, files, metrics and outputs of the run.
 
     import trainpack
 
     epochs = trainpack.parameters["epochs"]
     images = trainpack.dataset("train")
+    weights = trainpack.file("weights.pt")
     trainpack.log_metric("accuracy", 0.97)
     trainpack.save("model.pt")
 
 In a container everything comes from the entrypoint. Outside one, parameters, labelmap and dataset paths are
-the defaults of `trainpack.toml` in the working directory, or beside the script or above it, and what is
-logged or saved goes to `outputs/` beside it. One file, standard library only.
+the defaults of `trainpack.toml` in the working directory, or beside the script or above it, files are below
+`files/` beside it, and what is logged or saved goes to `outputs/` there. One file, standard library only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["dataset", "labelmap", "log_metric", "parameters", "save"]
+__all__ = ["dataset", "file", "labelmap", "log_metric", "parameters", "save"]
 
 parameters: dict[str, Any]
 labelmap: dict[str, str]
@@ -65,6 +66,24 @@ def dataset(alias: str) -> Path:
         raise KeyError(f"no dataset {alias!r}; there are: {', '.join(known) or 'none'}")
     if not path.exists():
         raise FileNotFoundError(f"dataset {alias!r}: {path} does not exist")
+    return path
+
+
+def file(name: str) -> Path:
+    """A file (or folder) of the ModelVersion that the run starts from: weights, a config.
+
+    Args:
+        name: Its path below the files.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    inputs = os.environ.get("TRAINPACK_INPUTS")
+    folder = Path(inputs or _project()) / "files"
+    path = folder / name
+    if not path.exists():
+        known = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        raise FileNotFoundError(f"no file {name!r} in {folder}; there are: {', '.join(known) or 'none'}")
     return path
 
 

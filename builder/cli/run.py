@@ -55,6 +55,10 @@ def run(
     data: Annotated[
         list[str] | None, typer.Option(metavar="ALIAS=DIR", help="A dataset's folder, read-only inside.")
     ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PATH", help="Weights, a config: NAME in inputs/files, read-only."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="[STORE:]MODEL/VERSION", help="Start from its parameters and labelmap."),
@@ -84,6 +88,7 @@ def run(
         labelmap=labelmap,
         parameters_file=parameters,
         data={alias: Path(path) for alias, path in pairs(data, "--data").items()},
+        files=files(file),
         version=_version(model),
         env=environment(env, os.environ),
         output=output or _new_output(folder),
@@ -113,6 +118,23 @@ def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
         if not equals or not name:
             raise UsageError(f"{text!r} is not NAME=VALUE", place=option)
         result[name] = value
+    return result
+
+
+def files(texts: Iterable[str] | None) -> dict[str, Path]:
+    """`NAME=PATH` or `PATH` words of `--file`; a path that exists with an equals sign in it is one.
+
+    Raises:
+        UsageError: Two have the same name.
+    """
+    result: dict[str, Path] = {}
+    for text in texts or ():
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = Path(text).resolve().name, text
+        if name in result:
+            raise UsageError(f"{name!r} stands for both {result[name]} and {path}", place="--file")
+        result[name] = Path(path)
     return result
 
 

@@ -31,6 +31,7 @@ parser.add_argument("--amp", action="store_true")
 parser.add_argument("--exit", type=int, default=0)
 parser.add_argument("--print-bytes", action="store_true")
 parser.add_argument("--show-data")
+parser.add_argument("--show-files", action="store_true")
 parser.add_argument("--variable")
 parser.add_argument("--wait", action="store_true")
 parser.add_argument("--stubborn", action="store_true")
@@ -53,6 +54,11 @@ if options.show_data:
     print("data", sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
     print("text", (folder / "a.txt").read_text())
     print("writable", os.access(folder, os.W_OK) or os.access(folder / "a.txt", os.W_OK))
+if options.show_files:
+    folder = Path(os.environ["TRAINPACK_INPUTS"], "files")
+    paths = [Path(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names]
+    print("files", sorted((str(path.relative_to(folder)), path.read_text()) for path in paths))
+    print("writable", any(os.access(path, os.W_OK) for path in paths))
 if options.variable:
     print("variable", len(os.environ[options.variable]))
 if options.link_outside:

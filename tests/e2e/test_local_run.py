@@ -89,6 +89,20 @@ def test_a_model_version_gives_parameters_and_labelmap(run: Run) -> None:
     assert outcome.result["labelmap"] == {"0": "tram"}
 
 
+@pytest.mark.parametrize("where", ["local", "remote"])
+def test_files_are_seen_read_only_below_the_inputs(
+    run: Run, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.run.is_local", lambda: where == "local")
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    (tmp_path / "hub/deep").mkdir(parents=True)
+    (tmp_path / "hub/deep/config.json").write_text("{}")
+    given = {"runs/best.pt": tmp_path / "weights.pt", "hub": tmp_path / "hub"}
+    assert run(files=given, arguments=("--show-files",)).exit_code == 0
+    printed = run.stdout.getvalue().decode()
+    assert "files [('hub/deep/config.json', '{}'), ('runs/best.pt', 'weights')]\nwritable False" in printed
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_outputs_belong_to_the_caller_and_nothing_is_left_on_the_engine(run: Run) -> None:
     outcome = run()

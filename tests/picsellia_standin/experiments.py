@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .datasets import dataset_row
 from .models import publish, publish_version
 from .routes import PAGE, Call, Route, find, lookup, page, require_organization
 from .schemas import (
@@ -142,12 +143,15 @@ def _set_base_version(call: Call) -> dict[str, Any]:
 
 
 def _launch(call: Call) -> dict[str, Any]:
-    _experiment(call)
+    _experiment(call).is_launched = True
     return _job_row(call.state.jobs[call.state.add_job(status="QUEUED")])
 
 
 def _set_job_status(call: Call) -> dict[str, Any]:
-    _experiment(call).job_status.append(call.body["status"])
+    experiment = _experiment(call)
+    if not experiment.is_launched:
+        raise RefusedError(404, "job not found", "this experiment was not launched")
+    experiment.job_status.append(call.body["status"])
     return {"status": call.body["status"]}
 
 
@@ -276,14 +280,7 @@ def _delete_artifacts(call: Call) -> None:
 
 
 def _dataset_row(alias: str, dataset: DatasetVersion) -> dict[str, Any]:
-    version = {
-        "id": dataset.id,
-        "origin_name": dataset.name,
-        "origin_id": dataset.origin_id,
-        "version": dataset.version,
-        "type": "NOT_CONFIGURED",
-    }
-    return {"name": alias, "dataset_version": version}
+    return {"name": alias, "dataset_version": dataset_row(dataset)}
 
 
 def _datasets(call: Call) -> dict[str, Any]:
@@ -296,14 +293,6 @@ def _find_dataset(call: Call) -> dict[str, Any]:
     if alias not in datasets:
         raise RefusedError(404, "dataset not found", f"no dataset is attached as {alias!r}")
     return _dataset_row(alias, datasets[alias])
-
-
-def _dataset_labels(call: Call) -> dict[str, Any]:
-    for experiment in call.state.experiments.values():
-        for dataset in experiment.datasets.values():
-            if dataset.id == call.ids["dataset"]:
-                return page([{"id": new_id(), "name": label} for label in dataset.labels], call.query)
-    raise RefusedError(404, "dataset version not found", call.ids["dataset"])
 
 
 def _send_logging(call: Call) -> dict[str, Any]:
@@ -447,7 +436,6 @@ ROUTES = (
     Route("DELETE", "/api/artifact/{artifact}", _delete_artifact, status=204),
     Route("GET", f"{_EXPERIMENT}/datasets", _datasets, query=PAGE),
     Route("GET", f"{_EXPERIMENT}/datasets/find", _find_dataset, query=("name",)),
-    Route("GET", "/api/dataset/version/{dataset}/labels", _dataset_labels, query=PAGE),
     Route("GET", f"{_EXPERIMENT}/logging", _get_logging),
     Route("POST", f"{_EXPERIMENT}/logging", _send_logging, body=_LOGGING),
     Route("POST", f"{_EXPERIMENT}/logging/save", _save_logging, body={"object_name": NAME}),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from .schemas import RefusedError, Schema
+from .schemas import Field, RefusedError, Schema
 from .state import Item, State
 
 Held = TypeVar("Held")
@@ -36,11 +36,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Raw:
-    """An answer that is not JSON."""
+    """An answer that is not JSON.
+
+    Attributes:
+        cut: The connection breaks after so many bytes of the content.
+        pause: Seconds before each piece of the content.
+    """
 
     status: int
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Route:
     """One line of the routing table; `{name}` in the path is an id, `{name:path}` is the rest of the path.
 
     Attributes:
-        body: The schema of the JSON body; None takes no body.
+        body: The schema of the JSON body, a field where it is no object; None takes no body.
         query: The query parameters that are known.
         status: The answer's status when it works.
         public: No token is asked for: object storage, where the URL itself is the permission.
@@ -57,7 +64,7 @@ class Route:
     method: str
     path: str
     answer: Callable[[Call], Any]
-    body: Schema | None = None
+    body: Schema | Field | None = None
     query: tuple[str, ...] = ()
     status: int = 200
     public: bool = False

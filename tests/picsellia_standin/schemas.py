@@ -68,6 +68,11 @@ def _is_uuid(value: Any) -> bool:
         return False
 
 
+def is_list_of_uuids(value: Any) -> bool:
+    """A JSON list of UUIDs."""
+    return isinstance(value, list) and all(map(_is_uuid, value))
+
+
 def _is_object_of_strings(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
@@ -81,7 +86,7 @@ NAME = Field("a non-empty string", lambda value: isinstance(value, str) and bool
 BOOLEAN = Field("true or false", lambda value: isinstance(value, bool))
 COUNT = Field("a whole number, not negative", lambda value: type(value) is int and value >= 0)
 UUID = Field("a UUID", _is_uuid)
-UUIDS = Field("a list of UUIDs", lambda value: isinstance(value, list) and all(map(_is_uuid, value)))
+UUIDS = Field("a list of UUIDs", is_list_of_uuids)
 OBJECT = Field("an object", lambda value: isinstance(value, dict))
 STRINGS = Field("a list of strings", _is_list_of_strings)
 STRING_MAP = Field("an object of strings", _is_object_of_strings)
@@ -91,8 +96,10 @@ LOG_DATA = Field(
 )
 
 
-def problems(body: Any, schema: Schema) -> list[str]:
+def problems(body: Any, schema: Schema | Field) -> list[str]:
     """Everything that is wrong with a body."""
+    if isinstance(schema, Field):
+        return [] if schema.accepts(body) else [f"body: expected {schema.expected}"]
     if not isinstance(body, dict):
         return ["body: expected an object"]
     missing = [f"{name}: field required" for name in schema if schema[name].required and name not in body]
@@ -105,7 +112,7 @@ def problems(body: Any, schema: Schema) -> list[str]:
     return missing + unknown + wrong
 
 
-def require(body: Any, schema: Schema) -> None:
+def require(body: Any, schema: Schema | Field) -> None:
     """Refuse a body that is not of the schema.
 
     Raises:

@@ -6,16 +6,18 @@ import json
 import socket
 import sys
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import control, experiments, models, storage
+from . import control, datasets, experiments, models, storage
 from .routes import Call, Raw, Route
 from .schemas import RefusedError, require
 from .state import Request, State
 
-ROUTES = (*models.ROUTES, *experiments.ROUTES, *storage.ROUTES, *control.ROUTES)
+ROUTES = (*models.ROUTES, *datasets.ROUTES, *experiments.ROUTES, *storage.ROUTES, *control.ROUTES)
+_PIECE = 64 * 1024
 
 
 class Server(ThreadingHTTPServer):
@@ -68,16 +70,39 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self) -> None:
         """Answer one request: delay, injected failure, the route, the record of it."""
         state, path = self.server.state, unquote(urlsplit(self.path).path)
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        if self._is_cut(path, "request"):
+            self.rfile.read(length // 2)
+            self._drop()
+            return
+        content = self.rfile.read(length)
         if state.delay and not path.startswith("/_standin/"):
             time.sleep(state.delay)
         with state.lock:
             answer = self._answer(state, path, content)
             if not path.startswith("/_standin/"):
-                state.requests.append(Request(self.command, path, answer.status))
-        self._send(answer)
+                sent = len(answer.content[: answer.cut])
+                state.requests.append(
+                    Request(self.command, path, answer.status, sent, self.headers.get("Range"))
+                )
+        if self._is_cut(path, "answer"):
+            answer = Raw(answer.status, answer.content[: len(answer.content) // 2], answer.headers)
+            self._send(answer, missing=max(len(answer.content), 1))
+            self._drop()
+        else:
+            self._send(answer)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond  # noqa: N815
+    do_GET = do_XGET = do_POST = do_PUT = do_PATCH = do_DELETE = respond  # noqa: N815
+
+    def _is_cut(self, path: str, what: str) -> bool:
+        state = self.server.state
+        with state.lock:
+            return not path.startswith("/_standin/") and bool(state.take_fault(self.command, path, cut=what))
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, state: State, path: str, content: bytes) -> Raw:
         if failed := self._injected(state, path, after=False):
@@ -86,12 +111,16 @@ class Handler(BaseHTTPRequestHandler):
             answer = self._called(state, path, content)
         except RefusedError as error:
             answer = _as_json(error.status, {"message": error.message, "detail": error.detail})
-        return self._injected(state, path, after=True) or answer
+        return self._injected(state, path, after=True, answer=answer) or answer
 
-    def _injected(self, state: State, path: str, *, after: bool) -> Raw | None:
+    def _injected(self, state: State, path: str, *, after: bool, answer: Raw | None = None) -> Raw | None:
         fault = None if path.startswith("/_standin/") else state.take_fault(self.command, path, after=after)
         if fault is None:
             return None
+        if answer and fault.cut_after is not None:
+            return replace(answer, cut=fault.cut_after)
+        if answer and fault.corrupt:
+            return replace(answer, content=answer.content[:-1] + bytes([answer.content[-1] ^ 1]))
         answer = _as_json(fault.status, {"message": fault.message, "detail": None})
         return Raw(answer.status, answer.content, {**answer.headers, **fault.headers})
 
@@ -111,19 +140,28 @@ class Handler(BaseHTTPRequestHandler):
         result = route.answer(Call(state, ids, query, body, base, content, headers))
         return result if isinstance(result, Raw) else _as_json(route.status, result)
 
-    def _send(self, answer: Raw) -> None:
+    def _send(self, answer: Raw, missing: int = 0) -> None:
         if answer.status == 0:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._drop()
             return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if answer.status != 204:
-            self.send_header("Content-Length", str(len(answer.content)))
+        if answer.status not in (204, 304):
+            self.send_header("Content-Length", str(len(answer.content) + missing))
         self.end_headers()
-        if answer.status != 204:
-            self.wfile.write(answer.content)
+        if answer.status in (204, 304):
+            return
+        self._send_content(answer)
+
+    def _send_content(self, answer: Raw) -> None:
+        content = answer.content[: answer.cut]
+        for start in range(0, len(content), _PIECE if answer.pause else max(len(content), 1)):
+            time.sleep(answer.pause)
+            self.wfile.write(content[start : start + _PIECE] if answer.pause else content)
+            self.wfile.flush()
+        if len(content) < len(answer.content):
+            self._drop()
 
 
 def find_route(method: str, path: str) -> tuple[Route, dict[str, str]]:

@@ -127,6 +127,24 @@ class Log:
 
 
 @dataclass
+class Asset:
+    """An image of a dataset version.
+
+    Attributes:
+        shapes: `rectangles`, `polygons`, … as the wire has them; None is not annotated.
+    """
+
+    id: str
+    data_id: str
+    annotation_id: str
+    filename: str
+    object_name: str
+    width: int = 64
+    height: int = 48
+    shapes: dict[str, list[dict[str, Any]]] | None = None
+
+
+@dataclass
 class DatasetVersion:
     """A dataset version, with the names of its labels."""
 
@@ -135,6 +153,8 @@ class DatasetVersion:
     name: str
     version: str
     labels: list[str]
+    type: str = "NOT_CONFIGURED"
+    assets: list[Asset] = field(default_factory=list)
 
 
 @dataclass
@@ -146,6 +166,7 @@ class Experiment:
         job_status: Every status that was given to `update_job_status`, in order.
         telemetry: Every body that came to `/logging`, in order.
         logging_file: The object name of the stored logging file.
+        is_launched: The platform runs it as a job of its own.
     """
 
     id: str
@@ -162,11 +183,17 @@ class Experiment:
     job_status: list[str] = field(default_factory=list)
     telemetry: list[dict[str, Any]] = field(default_factory=list)
     logging_file: str | None = None
+    is_launched: bool = False
 
     @property
     def lines(self) -> list[str]:
-        """The telemetry as the platform shows it: line by line."""
+        """The telemetry line by line, as it came."""
         return [line for body in self.telemetry for line in _lines(body["log"])]
+
+    @property
+    def shown(self) -> list[str]:
+        """The telemetry as the platform shows it: what has the number of an earlier line replaces that."""
+        return _shown(self.telemetry)
 
 
 @dataclass
@@ -178,6 +205,11 @@ class Job:
     history: list[str]
     telemetry: list[dict[str, Any]] = field(default_factory=list)
     logging_object_name: str | None = None
+
+    @property
+    def shown(self) -> list[str]:
+        """The telemetry as the platform shows it: what has the number of an earlier line replaces that."""
+        return _shown(self.telemetry)
 
 
 @dataclass(frozen=True)
@@ -201,16 +233,29 @@ class Upload:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it was answered; status 0 is a connection that was dropped."""
+    """One request as it was answered; status 0 is a connection that was dropped.
+
+    Attributes:
+        sent: How many bytes of content went out.
+        range: The `Range` that was asked for.
+    """
 
     method: str
     path: str
     status: int
+    sent: int = 0
+    range: str | None = None
 
 
 @dataclass
 class Fault:
-    """A failure to inject; `times` None is forever, status 0 drops the connection."""
+    """A failure to inject; `times` None is forever, status 0 drops the connection.
+
+    Attributes:
+        cut: The connection is dropped half-way through this body, `request` or `answer`.
+        cut_after: The request succeeds, and the connection is dropped after so many bytes of content.
+        corrupt: It succeeds with the last byte of the content changed.
+    """
 
     method: str
     path: re.Pattern[str]
@@ -219,11 +264,22 @@ class Fault:
     headers: dict[str, str]
     after: bool
     message: str
+    cut: str
+    cut_after: int | None = None
+    corrupt: bool = False
 
 
 @dataclass(repr=False, eq=False)
 class State:
-    """Everything on the platform: one organization with one connector, one user with one token."""
+    """Everything on the platform: one organization with one connector, one user with one token.
+
+    Attributes:
+        delay: Seconds before every answer.
+        body_delay: Seconds before each 64 KiB of a download.
+        checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
+            `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
+        etags: Downloads carry one.
+    """
 
     token: str = field(default_factory=lambda: secrets.token_hex(20))
     username: str = "ada"
@@ -232,9 +288,13 @@ class State:
     connector_id: str = field(default_factory=new_id)
     parameters_key: str = "parameters"
     delay: float = 0.0
+    body_delay: float = 0.0
+    checksums: set[str] = field(default_factory=set)
+    etags: bool = True
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    datasets: dict[str, DatasetVersion] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -300,29 +360,66 @@ class State:
         parameters: dict[str, Any] | None = None,
         labelmap: dict[str, str] | None = None,
         base_version: str | None = None,
-        datasets: Mapping[str, list[str]] | None = None,
+        datasets: Mapping[str, list[str] | str] | None = None,
+        is_launched: bool = False,
     ) -> str:
         """Make an experiment, and its project when there is none.
 
         Args:
             base_version: The id, or `MODEL/VERSION`, of the version that it starts from: it receives the
                 version's parameters, labelmap and files where it has none of its own.
-            datasets: Alias to the names of its labels.
+            datasets: Alias to a dataset version, by its id or `NAME/VERSION`, or to the names of the labels
+                of a new one.
+            is_launched: The platform runs it as a job of its own, whose status can be set.
 
         Returns:
             Its id.
         """
         with self.lock:
             made = self.make_experiment(self.add_project(project), name, id=id)
+            made.is_launched = is_launched
             if parameters is not None:
                 self.put_log(made, "parameters", "TABLE", parameters)
             if labelmap is not None:
                 self.put_log(made, "labelmap", "LABELMAP", labelmap)
             if base_version is not None:
                 self.give_base(made, self._version(base_version))
-            for alias, labels in (datasets or {}).items():
-                made.datasets[alias] = DatasetVersion(new_id(), new_id(), alias, "v1", labels)
+            for alias, dataset in (datasets or {}).items():
+                known = dataset if isinstance(dataset, str) else self.add_dataset(alias, labels=dataset)
+                made.datasets[alias] = self._dataset(known)
             return made.id
+
+    def add_dataset(
+        self,
+        name: str,
+        version: str = "v1",
+        *,
+        type: str = "OBJECT_DETECTION",
+        labels: Iterable[str] = (),
+        assets: Iterable[Mapping[str, Any]] = (),
+    ) -> str:
+        """Make a dataset version; returns its id.
+
+        Args:
+            assets: `{"filename", "content"}` each, and where they are annotated `shapes`, like
+                `{"rectangles": [{"label", "x", "y", "w", "h"}]}`.
+        """
+        with self.lock:
+            made = DatasetVersion(new_id(), new_id(), name, version, list(labels), type)
+            made.assets = [self._asset(**asset) for asset in assets]
+            self.datasets[made.id] = made
+            return made.id
+
+    def _asset(self, filename: str, content: bytes | str, **fields: Any) -> Asset:
+        object_name = f"{new_id()}/{new_id()}"
+        self.objects[object_name] = content.encode() if isinstance(content, str) else content
+        return Asset(new_id(), new_id(), new_id(), filename, object_name, **fields)
+
+    def _dataset(self, reference: str) -> DatasetVersion:
+        for dataset in self.datasets.values():
+            if reference in (dataset.id, f"{dataset.name}/{dataset.version}"):
+                return dataset
+        raise RefusedError(404, f"No dataset version {reference}")
 
     def add_project(self, name: str) -> Project:
         """The project of this name, made when there is none."""
@@ -388,10 +485,11 @@ class State:
         """Fill from JSON, each entry with the keywords of its `add_…`; returns the ids.
 
         Args:
-            data: `{"versions": […], "experiments": […], "jobs": […]}`; each may be absent.
+            data: `{"versions": […], "datasets": […], "experiments": […], "jobs": […]}`; each may be absent.
         """
         makers: dict[str, Callable[..., str]] = {
             "versions": self.add_model_version,
+            "datasets": self.add_dataset,
             "experiments": self.add_experiment,
             "jobs": self.add_job,
         }
@@ -409,6 +507,9 @@ class State:
         headers: Mapping[str, str] | None = None,
         after: bool = False,
         message: str = "injected failure",
+        cut: str = "",
+        cut_after: int | None = None,
+        corrupt: bool = False,
     ) -> None:
         """Let the next matching requests fail.
 
@@ -418,20 +519,31 @@ class State:
             status: The answer; 0 drops the connection without one.
             times: How often; None is forever.
             after: The request takes effect first, so that only its answer is lost.
+            cut: Drop the connection half-way instead: `request` reads half of its body, `answer` lets it take
+                effect and sends half of the answer.
+            cut_after: It succeeds, and the connection is dropped after so many bytes of content.
+            corrupt: It succeeds, with the last byte of the content changed.
         """
+        after = after or corrupt or cut_after is not None
+        path = re.compile(path_regex)
         self.faults.append(
-            Fault(method, re.compile(path_regex), status, times, dict(headers or {}), after, message)
+            Fault(method, path, status, times, dict(headers or {}), after, message, cut, cut_after, corrupt)
         )
+
+    def revoke(self) -> str:
+        """Let the token be refused from now on; returns the one that is accepted."""
+        self.token = secrets.token_hex(20)
+        return self.token
 
     def expire_urls(self) -> None:
         """Let every presigned URL that was handed out expire: storage then answers 403."""
         self.grants.clear()
 
-    def take_fault(self, method: str, path: str, *, after: bool) -> Fault | None:
+    def take_fault(self, method: str, path: str, *, after: bool = False, cut: str = "") -> Fault | None:
         """The failure that is due for this request, used up by one."""
         for fault in self.faults:
-            due = fault.times is None or fault.times > 0
-            if due and fault.after == after and fault.method in ("*", method) and fault.path.search(path):
+            due = (fault.times is None or fault.times > 0) and (fault.after, fault.cut) == (after, cut)
+            if due and fault.method in ("*", method) and fault.path.search(path):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
@@ -463,6 +575,13 @@ def refuse_duplicate(name: str, siblings: Iterable[Named]) -> None:
     """
     if any(sibling.name == name for sibling in siblings):
         raise RefusedError(409, "Conflict", f"the name {name!r} is taken")
+
+
+def _shown(telemetry: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = {
+        number: line for body in telemetry for number, line in enumerate(_lines(body["log"]), body["line_nb"])
+    }
+    return [lines[number] for number in sorted(lines)]
 
 
 def _lines(log: Any) -> list[str]:
@@ -511,5 +630,6 @@ def _dump_experiment(experiment: Experiment) -> dict[str, Any]:
         "artifacts": _dump_files(experiment.artifacts),
         "telemetry": experiment.telemetry,
         "lines": experiment.lines,
+        "shown": experiment.shown,
         "logging_file": experiment.logging_file,
     }

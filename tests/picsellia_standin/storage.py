@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
+import zlib
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -149,8 +152,56 @@ def _receive_part(call: Call) -> Raw:
 
 
 def _download(call: Call) -> Raw:
+    unsigned = [name for name in call.headers if name.startswith("x-amz-")]
+    if unsigned:
+        raise RefusedError(403, "AccessDenied", f"headers that were not signed: {unsigned}")
     grant = _granted(call, "get", call.query.get("signature", ""))
-    return Raw(200, call.state.objects[grant.object_name], {"Content-Type": "application/octet-stream"})
+    if grant.object_name not in call.state.objects:
+        raise RefusedError(404, "NoSuchKey", grant.object_name)
+    content = call.state.objects[grant.object_name]
+    etag = _etag(content)
+    if call.headers.get("if-none-match") == etag:
+        return Raw(304, headers={"ETag": etag})
+    is_same = call.headers.get("if-range", etag) == etag
+    whole = {"Content-Type": "application/octet-stream", "ETag": etag, "Accept-Ranges": "bytes"}
+    answer = Raw(200, content, whole | _checksum_headers(call.state.checksums, content))
+    if is_same and "range" in call.headers:
+        answer = _part(call.headers["range"], answer)
+    if not call.state.etags:
+        answer = replace(answer, headers={k: v for k, v in answer.headers.items() if k != "ETag"})
+    return replace(answer, pause=call.state.body_delay)
+
+
+def _part(wanted: str, whole: Raw) -> Raw:
+    """One range of an object; storage ignores what it does not understand."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
+    if match is None:
+        return whole
+    size = len(whole.content)
+    first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
+    if first >= size:
+        return Raw(416, b"InvalidRange", {"Content-Range": f"bytes */{size}"})
+    # The checksum of the whole says nothing of a part, except where storage says so.
+    headers = {
+        name: value for name, value in whole.headers.items() if not name.startswith(("x-amz-", "content-md5"))
+    }
+    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return Raw(206, whole.content[first : last + 1], headers)
+
+
+def _checksum_headers(wanted: set[str], content: bytes) -> dict[str, str]:
+    md5 = _base64(hashlib.md5(content, usedforsecurity=False).digest())
+    known = {
+        "content-md5": md5,
+        "x-goog-hash": f"crc32c=AAAAAA==,md5={md5}",
+        "x-amz-checksum-sha256": _base64(hashlib.sha256(content).digest()),
+        "x-amz-checksum-crc32": _base64(zlib.crc32(content).to_bytes(4, "big")),
+    }
+    return {name: value for name, value in known.items() if name in wanted}
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
 
 
 def parse_form(content_type: str, content: bytes) -> dict[str, bytes]:

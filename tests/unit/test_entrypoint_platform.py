@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import socket
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from container_root import ContainerRoot, Ended
-from picsellia_standin import Experiment, Standin
+from picsellia_standin import Standin
+from platform_runs import environment, finals
 from trainpack_entrypoint.manifest import Run
 from trainpack_entrypoint.schema import Parameter
 
 EPOCHS = Parameter("epochs", type="int", default=10)
 SIZE = Parameter("image_size", type="int", default=64)
-IMPATIENT = "import trainpack_entrypoint.platform as platform; platform.PATIENCE = 0.3"
+IMPATIENT = {"TRAINPACK_SAVE_TIMEOUT": "0.3"}
 
 
 @pytest.fixture
@@ -32,21 +35,6 @@ def container(tmp_path: Path) -> ContainerRoot:
     container.bake(parameters=[EPOCHS, SIZE], labelmap={"0": "baked"})
     container.script("import sys; print(sys.argv[1:])")
     return container
-
-
-def environment(platform: Standin, experiment: str | None, **more: str) -> dict[str, str]:
-    env = {"api_token": platform.token, "host": platform.url, "organization_id": platform.organization_id}
-    return env | ({"experiment_id": experiment} if experiment else {}) | more
-
-
-def finals(experiment: Experiment) -> list[str]:
-    """Every status after the first RUNNING."""
-    assert experiment.statuses[0] == "RUNNING"
-    return experiment.statuses[1:]
-
-
-def writes(platform: Standin) -> list[str]:
-    return [request.path for request in platform.requests if request.method != "GET"]
 
 
 def test_parameters_and_labelmap_come_from_the_experiment_and_its_base_version(
@@ -100,7 +88,7 @@ def test_an_experiment_is_found_by_name_in_every_form(
     assert finals(platform.experiments[experiment]) == ["SUCCESS"]
 
 
-def test_outputs_are_artifacts_named_by_path_and_byte_identical(
+def test_a_file_is_an_artifact_and_a_folder_an_archive_with_all_its_levels(
     platform: Standin, container: ContainerRoot
 ) -> None:
     container.script(r"""
@@ -108,18 +96,29 @@ def test_outputs_are_artifacts_named_by_path_and_byte_identical(
         from pathlib import Path
         Path("runs/best").mkdir(parents=True)
         Path("runs/best/model.pt").write_bytes(bytes(range(256)) * 100)
+        Path("runs/a/b/c/d").mkdir(parents=True)
+        Path("runs/a/b/c/d/deep").write_text("deep")
         Path("model.pt").write_bytes(b"other")
+        Path("runs.zip").write_bytes(b"no archive")
         Path("empty").touch()
+        os.utime("runs/best/model.pt", (0, 0))
     """)
     experiment = platform.add_experiment("traffic", "first")
     ended = container.run(env=environment(platform, experiment))
     assert ended.code == 0, ended.told
     artifacts = platform.experiments[experiment].artifacts
-    assert {name: file.data for name, file in artifacts.items()} == {
-        "runs/best/model.pt": bytes(range(256)) * 100,
-        "model.pt": b"other",
-        "empty": b"",
-    }
+    archive = artifacts.pop("runs")
+    assert archive.filename == "runs.zip"
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as opened:
+        assert {name: opened.read(name) for name in opened.namelist()} == {
+            "best/model.pt": bytes(range(256)) * 100,
+            "a/b/c/d/deep": b"deep",
+        }
+        assert {member.compress_type for member in opened.infolist()} == {zipfile.ZIP_STORED}
+    files = {"model.pt": b"other", "runs.zip": b"no archive", "empty": b""}
+    assert {name: file.data for name, file in artifacts.items()} == files
+    assert {file.filename for file in artifacts.values()} == set(files)
+    assert list((container.root / "workspace/tmp").iterdir()) == []
 
 
 def test_metrics_and_the_image_are_logged(platform: Standin, container: ContainerRoot) -> None:
@@ -295,7 +294,7 @@ def test_outputs_that_cannot_be_stored_end_with_74_and_stay(
     container.script("open('model.pt', 'w').write('x'); open('other.pt', 'w').write('y')")
     experiment = platform.add_experiment("traffic", "first")
     platform.fail("POST", r"/artifacts$", status=500, times=None)
-    ended = container.run(env=environment(platform, experiment), setup=IMPATIENT)
+    ended = container.run(env=environment(platform, experiment) | IMPATIENT)
     assert ended.code == 74
     assert ended.failure["cause"] == "platform"
     assert [problem.split(":")[0] for problem in ended.failure["problems"]] == [
@@ -313,7 +312,7 @@ def test_a_failed_script_keeps_its_code_when_outputs_cannot_be_stored(
     container.script("open('model.pt', 'w').write('x'); raise SystemExit(5)")
     experiment = platform.add_experiment("traffic", "first")
     platform.fail("POST", r"/artifacts$", status=500, times=None)
-    assert container.run(env=environment(platform, experiment), setup=IMPATIENT).code == 5
+    assert container.run(env=environment(platform, experiment) | IMPATIENT).code == 5
 
 
 def test_a_token_revoked_during_the_run_is_told_and_ends_with_74(
@@ -321,8 +320,8 @@ def test_a_token_revoked_during_the_run_is_told_and_ends_with_74(
 ) -> None:
     container.script("print('ready', flush=True); input(); open('model.pt', 'w').write('x')")
     experiment = platform.add_experiment("traffic", "first")
-    setup = IMPATIENT + "; import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.3"
-    env = environment(platform, experiment)
+    setup = "import trainpack_entrypoint.main as m; m.FLUSH_SECONDS = 0.3"
+    env = environment(platform, experiment) | IMPATIENT
     process = container.start(env=env, setup=setup, stdin=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdin is not None

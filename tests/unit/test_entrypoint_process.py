@@ -236,7 +236,7 @@ def test_the_tail_shows_what_a_terminal_would(container: ContainerRoot) -> None:
 
 def test_a_fault_of_the_entrypoint_ends_with_70_and_its_traceback(container: ContainerRoot) -> None:
     container.script("print('trained')")
-    setup = "import trainpack_entrypoint.workspace as w; w.missing_inputs = lambda *_: 1 / 0"
+    setup = "import trainpack_entrypoint.workspace as w; w.absent_datasets = lambda *_: 1 / 0"
     ended = container.run(setup=setup)
     assert ended.code == 70
     assert ended.failure["cause"] == "internal"

@@ -112,6 +112,9 @@ def test_an_experiment_without_a_base_version_says_so(experiment: Any) -> None:
 def test_statuses_are_kept_in_order(experiment: Any, record: Experiment) -> None:
     experiment.update(status="RUNNING")
     experiment.update(status="SUCCESS")
+    with pytest.raises(exceptions.ResourceNotFoundError):
+        experiment.update_job_status("RUNNING")
+    record.is_launched = True
     experiment.update_job_status("RUNNING")
     experiment.update_job_status("SUCCESS")
     assert (record.status, record.statuses) == ("SUCCESS", ["RUNNING", "SUCCESS"])
@@ -222,11 +225,49 @@ def test_datasets_are_attached_by_alias(platform: Standin, client: Any) -> None:
         experiment.get_dataset("test")
 
 
+def test_a_dataset_versions_images_and_annotations_are_what_the_sdk_asks_for(
+    platform: Standin, client: Any, tmp_path: Path
+) -> None:
+    box = {"rectangles": [{"label": "car", "x": 1, "y": 2, "w": 3, "h": 4}]}
+    assets: list[dict[str, Any]] = [
+        {"filename": "a.png", "content": "a", "shapes": box},
+        {"filename": "b.png", "content": "b"},
+    ]
+    platform.add_dataset("roads", labels=["car"], assets=assets)
+    id = platform.add_experiment("project", "first", datasets={"train": "roads/v1"})
+    version = client.get_experiment_by_id(id).get_attached_dataset_versions()["train"]
+    version.download(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.png": "a", "b.png": "b"}
+    coco = version.build_coco_file_locally()
+    assert [image.file_name for image in coco.images] == ["a.png"]
+    assert [annotation.bbox for annotation in coco.annotations] == [[1, 2, 3, 4]]
+    (first, _) = platform.datasets[str(version.id)].assets
+    assert version.list_assets(ids=[first.id])[0].reset_url().startswith(platform.url)
+
+
+def test_assets_are_listed_in_pages_of_a_thousand(platform: Standin, client: Any) -> None:
+    assets = [{"filename": f"{number}.png", "content": ""} for number in range(2001)]
+    platform.add_dataset("roads", assets=assets)
+    id = platform.add_experiment("project", "first", datasets={"train": "roads/v1"})
+    version = client.get_experiment_by_id(id).get_dataset("train")
+    assert len(version.list_assets()) == 2001
+    assert sum(request.path.endswith("/assets") for request in platform.requests) == 3
+
+
+def test_annotations_of_no_dataset_are_none(platform: Standin, client: Any) -> None:
+    id = platform.add_experiment("project", "first", datasets={"train": ["car"]})
+    with pytest.raises(exceptions.NoDataError):
+        client.get_experiment_by_id(id).get_dataset("train").list_annotations(limit=1)
+
+
 def test_telemetry_is_kept_line_by_line(experiment: Any, record: Experiment, tmp_path: Path) -> None:
     experiment.send_logging("first", part="train")
     experiment.send_logging(["second", "third"], part="train", final=True)
     assert record.lines == ["first", "second", "third"]
     assert [body["line_nb"] for body in record.telemetry] == [0, 1]
+    experiment.line_nb = 1
+    experiment.send_logging("instead", part="train")
+    assert record.shown == ["first", "instead", "third"]
     (tmp_path / "log.txt").write_text("all of it")
     stored = experiment.store_logging_file(tmp_path / "log.txt")
     assert record.logging_file == stored.object_name == experiment.get_logging_file().object_name
@@ -446,6 +487,56 @@ def test_a_form_is_taken_only_as_it_was_signed(platform: Standin) -> None:
     assert platform.objects == {fields["key"]: b"abc"}
 
 
+@pytest.fixture
+def stored(platform: Standin, record: Experiment, experiment: Any) -> str:
+    """The URL of an artifact of ten bytes."""
+    record.artifacts["digits"] = platform.add_file("digits", "digits", b"0123456789")
+    return str(experiment.get_artifact("digits").url)
+
+
+def test_storage_gives_ranges_of_the_content_that_is_meant(platform: Standin, stored: str) -> None:
+    def get(**headers: str) -> requests.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.get(stored, headers=named, timeout=10)
+
+    etag = get().headers["ETag"]
+    part = get(Range="bytes=4-", If_Range=etag)
+    assert (part.status_code, part.content, part.headers["Content-Range"]) == (206, b"456789", "bytes 4-9/10")
+    assert get(Range="bytes=2-3").content == b"23"
+    assert (get(Range="bytes=4-", If_Range='"other"').status_code, get(If_None_Match=etag).status_code) == (
+        200,
+        304,
+    )
+    beyond = get(Range="bytes=10-")
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, "bytes */10")
+    assert get(x_amz_checksum_mode="ENABLED").status_code == 403
+
+
+def test_checksums_are_given_only_when_asked_for_and_of_the_whole(platform: Standin, stored: str) -> None:
+    assert "Content-MD5" not in requests.get(stored, timeout=10).headers
+    platform.checksums = {"content-md5", "x-goog-hash"}
+    whole = requests.get(stored, timeout=10).headers
+    part = requests.get(stored, headers={"Range": "bytes=1-"}, timeout=10).headers
+    assert whole["Content-MD5"] == "eB5eJF1ptWaXm4bijSPyxw=="
+    assert "Content-MD5" not in part
+    assert part["x-goog-hash"].endswith(f"md5={whole['Content-MD5']}")
+
+
+def test_a_download_is_cut_or_corrupted_as_often_as_asked(platform: Standin, stored: str) -> None:
+    platform.fail("GET", "/storage/", cut_after=4)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        requests.get(stored, timeout=10)
+    platform.fail("GET", "/storage/", corrupt=True)
+    assert requests.get(stored, timeout=10).content == b"0123456788"
+    assert requests.get(stored, timeout=10).content == b"0123456789"
+    assert [request.sent for request in platform.requests[-3:]] == [4, 10, 10]
+
+
+def test_urls_expire_over_http(platform: Standin, stored: str) -> None:
+    assert requests.post(f"{platform.url}/_standin/expire", json={}, timeout=10).ok
+    assert requests.get(stored, timeout=10).status_code == 403
+
+
 def test_an_upload_needs_a_generated_name(platform: Standin) -> None:
     path = f"/api/object-storage/{platform.connector_id}/generate_presigned_url"
     body = {"object_name": "made/up", "content_type": "text/plain"}
@@ -500,6 +591,24 @@ def test_a_failure_after_the_effect_loses_only_the_answer(platform: Standin) -> 
     assert [model.name for model in platform.models.values()] == ["m"]
 
 
+@pytest.mark.parametrize(("cut", "made"), [("request", []), ("answer", ["m"])])
+def test_a_connection_is_cut_half_way_through_a_body(platform: Standin, cut: str, made: list[str]) -> None:
+    platform.fail("POST", "/models$", cut=cut)
+    path = f"/api/organization/{platform.organization_id}/models"
+    body = {"name": "m", "description": "long " * 100_000}
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        call(platform, "POST", path, json=body)
+    assert [model.name for model in platform.models.values()] == made
+
+
+def test_a_revoked_token_is_refused(platform: Standin) -> None:
+    answer = requests.post(f"{platform.url}/_standin/revoke", timeout=10).json()
+    revoked = {"Authorization": "Bearer of the old token"}
+    assert requests.get(f"{platform.url}/api/home/ping", headers=revoked, timeout=10).status_code == 401
+    assert answer["token"] == platform.token
+    assert call(platform, "GET", "/api/home/ping").status_code == 200
+
+
 def test_a_stopped_platform_refuses_and_a_started_one_remembers(platform: Standin) -> None:
     platform.add_model_version("m", "v1")
     platform.stop()
@@ -534,7 +643,8 @@ def test_a_process_of_its_own_is_seeded_broken_and_read_over_http(tmp_path: Path
     assert ready["token"] == state["token"] == "known"
     assert experiment["logs"]["parameters"] == {"type": "TABLE", "data": {"epochs": 3}}
     assert content == b"abc"
-    assert state["requests"] == [{"method": "GET", "path": "/api/home/ping", "status": 500}]
+    (request,) = state["requests"]
+    assert request.items() >= {"method": "GET", "path": "/api/home/ping", "status": 500}.items()
     assert list(state["versions"]) == ready["versions"]
     assert list(state["jobs"]) == seeded["jobs"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.cli.run import environment, pairs
+from builder.cli.run import environment, files, pairs
 from builder.containers import (
     extract,
     file_entry,
@@ -62,6 +62,41 @@ def test_inputs_are_read_before_anything_is_made(tmp_path: Path) -> None:
         image="i", output=tmp_path / "o", labelmap=tmp_path / "labels.json", data={"train": tmp_path}
     )
     assert [info.name for info, _ in input_entries(request)] == ["labelmap.json", "datasets"]
+
+
+def test_files_are_named_by_their_own_name_or_the_one_that_is_given(tmp_path: Path) -> None:
+    odd = tmp_path / "lr=0.1.pt"
+    odd.touch()
+    given = files([f"best.pt={tmp_path}/a", str(tmp_path / "config.yaml"), str(odd)])
+    assert given == {
+        "best.pt": tmp_path / "a",
+        "config.yaml": tmp_path / "config.yaml",
+        "lr=0.1.pt": odd,
+    }
+    with pytest.raises(UsageError, match=r"'a.pt' stands for both x/a.pt and y/a.pt"):
+        files(["x/a.pt", "y/a.pt"])
+
+
+def test_files_lie_below_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    request = RunRequest(image="i", output=tmp_path, files={"runs/best/model.pt": tmp_path / "weights.pt"})
+    folders = ["files", "files/runs", "files/runs/best"]
+    assert [info.name for info, _ in input_entries(request)] == folders
+    monkeypatch.setattr("builder.run.is_local", lambda: False)
+    assert [info.name for info, _ in input_entries(request)] == [*folders, "files/runs/best/model.pt"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/x", "a//b", "a/..", "new\nline"])
+def test_a_file_never_leaves_the_folder_of_files(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="relative path"):
+        input_entries(RunRequest(image="i", output=tmp_path, files={name: tmp_path}))
+
+
+def test_a_file_that_is_not_there_or_below_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        input_entries(RunRequest(image="i", output=tmp_path, files={"a": tmp_path / "a"}))
+    with pytest.raises(UsageError, match="below another"):
+        input_entries(RunRequest(image="i", output=tmp_path, files={"a": tmp_path, "a/b": tmp_path}))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"0": 1}', '{"0": "a", "1": "a"}', '{"x": "a"}'])

@@ -85,6 +85,15 @@ def test_an_unknown_or_missing_dataset_says_what_there_is(project: Path) -> None
     assert "does not exist" in ended.stderr
 
 
+def test_a_file_is_found_by_its_name_and_an_unknown_one_says_what_there_is(project: Path) -> None:
+    (project / "files/runs").mkdir(parents=True)
+    (project / "files/runs/weights.pt").touch()
+    ended = run(project, "import trainpack; print(trainpack.file('runs/weights.pt'))")
+    assert ended.stdout == f"{project}/files/runs/weights.pt\n"
+    ended = run(project, "import trainpack; trainpack.file('weights.pt')")
+    assert f"no file 'weights.pt' in {project}/files; there are: runs" in ended.stderr
+
+
 def test_outside_a_container_metrics_and_files_go_to_outputs_beside_the_spec(project: Path) -> None:
     ended = run(
         project,
@@ -141,11 +150,13 @@ def test_in_a_container_everything_comes_from_the_run(container: ContainerRoot) 
         data={"train": "data/train"},
     )
     container.write("mnt/trainpack/datasets/train/a.csv", "1")
+    container.write("mnt/trainpack/files/weights.pt", "start")
     container.script("""
         import pathlib, trainpack
         assert trainpack.parameters == {"epochs": 3}, trainpack.parameters
         assert trainpack.labelmap == {"0": "car"}
         assert (trainpack.dataset("train") / "a.csv").exists()
+        assert trainpack.file("weights.pt").read_text() == "start"
         trainpack.log_metric("accuracy", 0.97)
         pathlib.Path("model.pt").write_text("weights")
         trainpack.save("model.pt")

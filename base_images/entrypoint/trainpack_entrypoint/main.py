@@ -23,6 +23,8 @@ from trainpack_entrypoint.sources import environment_source, mounted_sources
 if TYPE_CHECKING:
     from trainpack_entrypoint.platform import Platform
     from trainpack_entrypoint.relay import Relay
+    from trainpack_entrypoint.reporting import Reporter
+    from trainpack_entrypoint.spool import Spool
 
 GRACE_SECONDS = 7.0
 _PLATFORM = ("experiment_id", "experiment_name", "job_id")
@@ -51,9 +53,12 @@ class _Run:
         self.report = Report(digest=environment.get("TRAINPACK_IMAGE_DIGEST"))
         self.lines = Lines(None)
         self.platform: Platform | None = None
+        self.reporter: Reporter | None = None
+        self.spool: Spool | None = None
         self.relay: Relay | None = None
         self.laid_out: dict[str, workspace.Stamp] = {}
         self.metrics: list[dict[str, Any]] = []
+        self.patience = CONNECT_SECONDS
 
     def run(self, arguments: Sequence[str]) -> int:
         self.signals.install()
@@ -98,7 +103,7 @@ class _Run:
     def merge(self, manifest: Manifest) -> Merged:
         problems: list[str] = []
         self.signals.grace = self.seconds("TRAINPACK_GRACE", GRACE_SECONDS, problems)
-        timeout = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
+        timeout = self.patience = self.seconds("TRAINPACK_CONNECT_TIMEOUT", CONNECT_SECONDS, problems)
         mounted = mounted_sources(self.paths, problems)
         if any(self.environment.get(name) for name in _PLATFORM):
             self.connect(manifest, timeout, problems)
@@ -118,26 +123,53 @@ class _Run:
             problems.append(f"{name}: {text!r} is not a number of seconds")
         return seconds
 
+    def bytes(self, name: str, default: int, problems: list[str]) -> int:
+        text = self.environment.get(name)
+        if text and not text.isdecimal():
+            problems.append(f"{name}: {text!r} is not a number of bytes")
+            return default
+        return int(text) if text else default
+
     def connect(self, manifest: Manifest, timeout: float, problems: list[str]) -> None:
         from trainpack_entrypoint.platform import connect, settings_of
         from trainpack_entrypoint.relay import Relay
+        from trainpack_entrypoint.reporting import Reporter
+        from trainpack_entrypoint.spool import LIMIT, Spool
+        from trainpack_entrypoint.transport import PATIENCE
 
+        patience = self.seconds("TRAINPACK_SAVE_TIMEOUT", PATIENCE, problems)
+        limit = self.bytes("TRAINPACK_LOG_LIMIT", LIMIT, problems)
         settings = settings_of(self.environment, problems)
         if settings is None:
             return
-        platform = self.platform = connect(settings, timeout, self.say)
-        self.relay = Relay(platform.send, self.paths.workspace)
+        self.platform = connect(settings, timeout, self.say)
+        reporter = self.reporter = Reporter(self.platform, patience)
+        spool = self.spool = Spool(self.paths.workspace, limit)
+        self.relay = Relay(spool, reporter.sends())
         self.lines.deliver = self.relay.add
         image = {"image": manifest.name, "version": manifest.version, "lock": manifest.lock}
         image |= {"revision": manifest.revision or "", "digest": self.report.digest or ""}
-        if problem := platform.log_image(image):
+        for problem in reporter.begin(image):
             self.say(f"warning: {problem}")
 
     def lay_out(self, manifest: Manifest, merged: Merged) -> None:
-        if missing := workspace.missing_inputs(self.paths, manifest.data):
-            raise RunError("missing-input", "missing input; give it with --data ALIAS=DIR", missing)
+        downloaded = self.fetch_inputs(manifest, merged)
         values = {name: value.value for name, value in merged.parameters.items()}
-        self.laid_out = workspace.lay_out(self.paths, manifest.data, values, merged.labelmap)
+        self.laid_out = workspace.lay_out(self.paths, manifest.data, values, merged.labelmap, downloaded)
+
+    def fetch_inputs(self, manifest: Manifest, merged: Merged) -> Sequence[str] | None:
+        """Download what the experiment gives; the aliases of its datasets, None without an experiment."""
+        wanted = workspace.absent_datasets(self.paths, manifest.data)
+        inputs = self.platform.inputs(self.patience, self.say) if self.platform else None
+        attached = inputs.aliases if inputs else ()
+        if missing := [alias for alias in wanted if alias not in attached]:
+            raise _missing(self.paths, manifest.data, missing, has_experiment=inputs is not None)
+        if inputs is None:
+            return None
+        if unused := sorted(set(attached) - manifest.data.keys()):
+            self.say(f"attached but not in [data], and so not downloaded: {', '.join(map(repr, unused))}")
+        inputs.fetch(self.paths, wanted, merged.labelmap)
+        return wanted
 
     def start(self, manifest: Manifest, merged: Merged, arguments: Sequence[str]) -> None:
         values = {name: value.value for name, value in merged.declared.items()}
@@ -155,8 +187,8 @@ class _Run:
             self.collect(self.report.manifest)
         self.write_report()
         self.tell()
-        if self.platform:
-            self.tell_platform(self.platform)
+        if self.reporter:
+            self.tell_platform(self.reporter)
             self.write_report()
 
     def collect(self, manifest: Manifest) -> None:
@@ -183,37 +215,55 @@ class _Run:
         else:
             self.say(report.message)
 
-    def tell_platform(self, platform: Platform) -> None:
+    def tell_platform(self, reporter: Reporter) -> None:
         # Who sends a signal kills soon after: what must be known is told before what takes long.
         is_preempted = self.report.received is not None
-        problems = platform.finish(self.report.status) if is_preempted else []
-        problems += platform.store(self.paths.outputs, self.report.outputs.files)
-        for problem in platform.log_metrics(self.metrics):
+        problems = reporter.finish(self.report.status) if is_preempted else []
+        problems += reporter.store(self.paths.outputs, self.report.outputs.files, self.paths.temporary)
+        for problem in reporter.log_metrics(self.metrics):
             self.say(f"warning: {problem}")
-        if problems:
-            self.fail(
-                RunError("platform", f"{platform.host} does not hold every output", problems, code=UNSAVED)
-            )
-        if self.relay and not self.relay.close(FLUSH_SECONDS):
-            self.relay = None
-            self.say("warning: the platform does not hold the whole log")
-        platform.send_exit_code(self.report.exit_code)
-        if not is_preempted and (problems := platform.finish(self.report.status)):
-            self.fail(
-                RunError(
-                    "platform", f"{platform.host} does not know how the run ended", problems, code=UNSAVED
-                )
+        self.unsaved(f"{reporter.host} does not hold every output", problems)
+        if self.relay and self.spool:
+            self.tell_log(reporter, self.relay, self.spool)
+        if not is_preempted:
+            self.unsaved(
+                f"{reporter.host} does not know how the run ended", reporter.finish(self.report.status)
             )
 
+    def unsaved(self, message: str, problems: Sequence[str]) -> None:
+        if problems:
+            self.fail(RunError("platform", message, problems, code=UNSAVED))
+
+    def tell_log(self, reporter: Reporter, relay: Relay, spool: Spool) -> None:
+        code = self.report.exit_code
+        if unsent := relay.close(code, FLUSH_SECONDS):
+            self.say(f"warning: {unsent} lines of the log did not reach {reporter.host} in time")
+        if spool.lost:
+            self.say(f"warning: {spool.lost} lines were not kept for the full log")
+        for problem in reporter.store_log(spool, code, self.paths.temporary):
+            self.say(f"warning: {problem}")
+
     def write_report(self) -> None:
-        if self.platform:
-            self.report.experiment = self.platform.experiment
+        if self.reporter:
+            self.report.experiment = self.reporter.experiment
         try:
             self.report.write(self.paths, self.lines.tail, self.redactor)
         except OSError as error:
             if self.report.failure is None:
                 message = f"{error.filename}: {error.strerror}"
                 self.fail(RunError("workspace", f"result.json could not be written: {message}"))
+
+
+def _missing(
+    paths: Paths, data: Mapping[str, str], aliases: Sequence[str], *, has_experiment: bool
+) -> RunError:
+    third = "attached to the experiment" if has_experiment else "given by an experiment, as there is none"
+    problems = [
+        f"dataset {alias!r}: not mounted at {paths.mount(f'datasets/{alias}')} (`trainpack run --data "
+        f"{alias}=DIR`), not in the image at {data[alias]}, not {third}"
+        for alias in aliases
+    ]
+    return RunError("missing-input", "missing input", problems)
 
 
 def _read_manifest(paths: Paths) -> Manifest:

@@ -1,32 +1,26 @@
-"""Picsellia, through its own SDK: an experiment's inputs, and everything that is reported back.
+"""Picsellia, through its own SDK: which experiment and job a run belongs to, and the connection to them.
 
-Standard library only until `connect` is called. How lines are shown (chapters, buffers, the exit code) is the
-protocol of the platform's own training images.
+Standard library only until `connect` is called.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainpack_entrypoint.failures import RunError
-from trainpack_entrypoint.relay import CHAPTER
-from trainpack_entrypoint.sources import Source, object_of
+from trainpack_entrypoint.platform_inputs import read_inputs
+from trainpack_entrypoint.sources import Source
+from trainpack_entrypoint.statuses import set_experiment_status, set_job_status
+from trainpack_entrypoint.transport import TIMEOUTS, Backoff, is_permanent, new_session, reason
+
+if TYPE_CHECKING:
+    from trainpack_entrypoint.experiment_inputs import ExperimentInputs
 
 DEFAULT_HOST = "https://app.picsellia.com"
-# Seconds that a failing platform is tried for, counted from the first failure of an unbroken row.
-PATIENCE = 60.0
-_TIMEOUTS = (10.0, 60.0)
-_STATUSES = {
-    "success": ("SUCCESS", "SUCCEEDED"),
-    "failed": ("FAILED", "FAILED"),
-    "preempted": ("TERMINATED", "FAILED"),
-}
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _IDS = ("organization_id", "experiment_id", "project_token", "job_id")
 
@@ -73,39 +67,38 @@ def connect(settings: Settings, timeout: float, say: Callable[[str], None]) -> P
         RunError: `configuration` when the platform refuses what was configured, `platform` when it does not
             answer in time.
     """
-    # Else the SDK prints to stdout, which belongs to the script.
-    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = "1"
-    deadline, pause, told = time.monotonic() + timeout, 0.5, False
+    # Else the SDK prints to stdout, which belongs to the script, and draws progress bars.
+    os.environ["PICSELLIA_SDK_CUSTOM_LOGGING"] = os.environ["TQDM_DISABLE"] = "1"
+    deadline, backoff, told = time.monotonic() + timeout, Backoff(), False
     while True:
         try:
-            return _attempt(settings, min(timeout, _TIMEOUTS[0]))
+            return _attempt(settings, min(timeout, TIMEOUTS[0]))
         except Exception as error:
             left = deadline - time.monotonic()
             _raise_if_final(error, settings, timeout, left)
             if not told:
-                say(f"{settings.host} does not answer, trying for {timeout:g} s: {_reason(error)}")
-        told = True
-        time.sleep(min(pause, max(left, 0)))
-        pause = min(2 * pause, 10.0)
+                say(f"{settings.host} does not answer, trying for {timeout:g} s: {reason(error)}")
+            told = True
+            time.sleep(min(backoff.after(error), left))
 
 
 def _raise_if_final(error: Exception, settings: Settings, timeout: float, left: float) -> None:
     from picsellia.exceptions import PicselliaError
     from requests import RequestException
 
-    if _is_permanent(error):
-        raise RunError("configuration", f"{settings.host} refused: {_reason(error)}") from None
     if not isinstance(error, PicselliaError | RequestException):
         raise error
+    if is_permanent(error):
+        raise RunError("configuration", f"{settings.host} refused: {reason(error)}") from None
     if left <= 0:
-        message = f"{settings.host} did not answer within {timeout:g} s: {_reason(error)}"
+        message = f"{settings.host} did not answer within {timeout:g} s: {reason(error)}"
         raise RunError("platform", message) from None
 
 
 def _attempt(settings: Settings, timeout: float) -> Platform:
     from picsellia import Client
 
-    session = _session()
+    session = new_session()
     _probe(session, settings, timeout)
     client = Client(
         settings.api_token,
@@ -114,26 +107,14 @@ def _attempt(settings: Settings, timeout: float) -> Platform:
         host=settings.host,
         session=session,
     )
-    platform = Platform(settings, _experiment(client, settings), _job(client, settings))
-    platform.read_inputs()
+    platform = Platform(settings.host, _experiment(client, settings), _job(client, settings))
+    platform.sources, platform.problems = read_inputs(platform.experiment)
     platform.set_running()
     return platform
 
 
-def _session() -> Any:
-    import requests
-
-    class Impatient(requests.Session):
-        """The SDK waits five minutes for an answer; a training container has no such time."""
-
-        def request(self, *arguments: Any, **options: Any) -> requests.Response:
-            return super().request(*arguments, **options | {"timeout": _TIMEOUTS})
-
-    return Impatient()
-
-
 def _probe(session: Any, settings: Settings, timeout: float) -> None:
-    """Ask once, shortly: the SDK itself would try an address where nobody listens for 8 s."""
+    """Ask once, for no longer than there is time."""
     from urllib.parse import urljoin
 
     import requests
@@ -161,201 +142,41 @@ def _job(client: Any, settings: Settings) -> Any:
     return client.get_job_by_id(settings.job_id) if settings.job_id else None
 
 
-def _is_permanent(error: Exception) -> bool:
-    """Whether asking again cannot help.
-
-    Only the error itself counts: what the SDK was handling when it was raised says nothing of it.
-    """
-    from picsellia import exceptions
-    from requests import exceptions as transport
-
-    permanent = (
-        exceptions.UnauthorizedError,
-        exceptions.ForbiddenError,
-        exceptions.ResourceNotFoundError,
-        exceptions.BadRequestError,
-        exceptions.ResourceConflictError,
-        exceptions.ResourceLockedError,
-        exceptions.InsufficientResourcesError,
-        exceptions.RequestTooLargeError,
-        exceptions.FileNotFoundException,
-        transport.InvalidURL,
-        transport.MissingSchema,
-        transport.InvalidSchema,
-        transport.InvalidHeader,
-    )
-    return isinstance(error, permanent)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
 class Platform:
-    """An experiment and a job, each of which may be missing."""
+    """An experiment and a job, each of which may be missing.
 
-    def __init__(self, settings: Settings, experiment: Any, job: Any) -> None:
-        self._experiment = experiment
-        self._job = job
-        self._give_up: float | None = None
-        self._part = f"{CHAPTER}Training"
-        self._line = 0
+    Attributes:
+        experiment: The SDK's object.
+        job: The SDK's object.
+        sources: What experiment and ModelVersion say of parameters and labelmap, the strongest first.
+        problems: What of that cannot be used.
+    """
+
+    def __init__(self, host: str, experiment: Any, job: Any) -> None:
+        self.host = host
+        self.experiment = experiment
+        self.job = job
         self.sources: list[Source] = []
         self.problems: list[str] = []
-        self.status = "RUNNING"
-        self.host = settings.host
-        self._telemetry = [self._own_connection(target) for target in (experiment, job) if target is not None]
 
-    def _own_connection(self, target: Any) -> Any:
-        """The same object behind a session of its own, which the relay's thread can use."""
-        import copy
+    def inputs(self, patience: float, say: Callable[[str], None]) -> ExperimentInputs | None:
+        """The files and datasets that the experiment offers; None without one.
 
-        result = copy.copy(target)
-        result._connection = copy.copy(target.connection)
-        result._connection.session = _session()
-        return result
+        Args:
+            patience: Seconds without an answer after which the platform is given up.
 
-    @property
-    def experiment(self) -> dict[str, str] | None:
-        """What `result.json` says of the experiment."""
-        if self._experiment is None:
+        Raises:
+            RunError: The platform refuses or does not answer.
+        """
+        from trainpack_entrypoint.experiment_inputs import ExperimentInputs
+
+        if self.experiment is None:
             return None
-        return {"id": str(self._experiment.id), "name": self._experiment.name, "status": self.status}
-
-    def read_inputs(self) -> None:
-        """Read parameters and labelmap of the experiment, then of the ModelVersion that it starts from."""
-        if self._experiment is None:
-            return
-        self.sources, self.problems = [self._experiment_source()], []
-        if version := self._base_version():
-            self.sources.append(self._version_source(version))
-
-    def _experiment_source(self) -> Source:
-        name = f"experiment {self._experiment.name}"
-        parameters = object_of(self._log_data("parameters"), f"parameters of {name}", self.problems)
-        return Source(name, parameters, self._log_data("labelmap") or None)
-
-    def _log_data(self, name: str) -> Any:
-        from picsellia.exceptions import ResourceNotFoundError
-
-        try:
-            return self._experiment.get_log(name).data
-        except ResourceNotFoundError:
-            return None
-
-    def _base_version(self) -> Any:
-        from picsellia.exceptions import NoBaseModelVersionError
-
-        try:
-            return self._experiment.get_base_model_version()
-        except NoBaseModelVersionError:
-            return None
-
-    def _version_source(self, version: Any) -> Source:
-        # The SDK's object shows neither: only the raw answer holds the parameters, under either name.
-        raw, name = version.sync(), f"ModelVersion {version.origin_name}/{version.name}"
-        parameters = raw.get("parameters") or raw.get("base_parameters")
-        return Source(
-            name, object_of(parameters, f"parameters of {name}", self.problems), raw.get("labels") or None
-        )
+        return ExperimentInputs(self.experiment, patience, say)
 
     def set_running(self) -> None:
         """Say that the run has begun."""
-        from picsellia.types.enums import JobRunStatus
-
-        if self._experiment is not None:
-            self._experiment.update(status="RUNNING")
-        if self._job is not None:
-            self._job.update_job_run_with_status(JobRunStatus.RUNNING)
-
-    def log_image(self, image: Mapping[str, str]) -> str | None:
-        """Record which image trains; the problem, if any."""
-        if self._experiment is None:
-            return None
-        return self._try("trainpack", lambda: self._experiment.log("trainpack", dict(image), "TABLE"))
-
-    def log_metrics(self, metrics: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Record each metric as a line; the problems."""
-        lines: dict[str, list[float]] = {}
-        for metric in metrics:
-            if isinstance(metric["value"], int | float) and math.isfinite(metric["value"]):
-                lines.setdefault(metric["name"], []).append(metric["value"])
-        if self._experiment is None:
-            return []
-        problems = [self._log_line(name, values) for name, values in lines.items()]
-        return [problem for problem in problems if problem]
-
-    def _log_line(self, name: str, values: list[float]) -> str | None:
-        return self._try(f"metric {name}", lambda: self._experiment.log(name, values, "LINE"))
-
-    def store(self, folder: str, files: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Store every output as an artifact named by its relative path; the problems."""
-        if self._experiment is None:
-            return []
-        problems = [self._store(folder, file["path"]) for file in files]
-        return [problem for problem in problems if problem]
-
-    def _store(self, folder: str, path: str) -> str | None:
-        name = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return self._try(f"output {name}", lambda: self._experiment.store(name, os.path.join(folder, path)))
-
-    def send(self, lines: list[str]) -> None:
-        """Send lines to the telemetry of experiment and job: a chapter's heading, or lines of one chapter.
-
-        Raises:
-            Exception: Any failure of one of them.
-        """
-        is_heading = lines[0].startswith(CHAPTER)
-        if is_heading:
-            self._part = lines[0]
-        for target in self._telemetry:
-            target.line_nb = self._line
-            if is_heading:
-                target.send_logging(self._part, self._part)
-            else:
-                target.send_logging([line + "\n" for line in lines], self._part, special="buffer")
-        self._line += len(lines)
-
-    def send_exit_code(self, code: int) -> None:
-        """Close the telemetry; a failure loses nothing that the status does not say."""
-        for target in self._telemetry:
-            target.line_nb = self._line
-            send = functools.partial(target.send_logging, str(code), self._part, special="exit_code")
-            self._try("exit code", send)
-
-    def finish(self, outcome: str) -> list[str]:
-        """Set the one final status on experiment and job; the problems.
-
-        Args:
-            outcome: `success`, `failed` or `preempted`.
-        """
-        from picsellia.types.enums import JobRunStatus
-
-        status, job_status = _STATUSES[outcome]
-        self._give_up = None
-        problems = []
-        if self._experiment is not None:
-            problems.append(self._try("status", lambda: self._experiment.update(status=status)))
-        if self._job is not None:
-            move = self._job.update_job_run_with_status
-            problems.append(self._try("job status", lambda: move(JobRunStatus(job_status))))
-        if not any(problems):
-            self.status = status
-        return [problem for problem in problems if problem]
-
-    def _try(self, what: str, call: Callable[[], Any]) -> str | None:
-        """Call until it succeeds, is refused, or the platform's time is up; the problem, if any."""
-        pause = 0.5
-        while True:
-            try:
-                call()
-            except Exception as error:
-                now = time.monotonic()
-                self._give_up = self._give_up or now + PATIENCE
-                if _is_permanent(error) or now + pause > self._give_up:
-                    return f"{what}: {_reason(error)}"
-                time.sleep(pause)
-                pause = min(2 * pause, 10.0)
-            else:
-                self._give_up = None
-                return None
+        if self.experiment is not None:
+            set_experiment_status(self.experiment, "RUNNING")
+        if self.job is not None:
+            set_job_status(self.job, "RUNNING")

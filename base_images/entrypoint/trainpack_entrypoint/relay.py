@@ -1,127 +1,131 @@
-"""Log lines on their way to the platform: spooled to disk, sent in the background, never in the way."""
+"""Log lines on their way to the platform: kept on disk, sent in the background, never in the way."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+from trainpack_entrypoint.display import Display, Message
 from trainpack_entrypoint.output import readable
+from trainpack_entrypoint.spool import Reader, Spool
+from trainpack_entrypoint.transport import Backoff, is_about_content, is_permanent
 
-CHAPTER = "--#--"
-BATCH_LINES = 500
 BATCH_BYTES = 1 << 18
-_LONGEST_PAUSE = 10.0
+# A script that prints line by line costs a few requests a second, not one for each line.
+_GATHER_SECONDS = 0.2
+
+Send = Callable[[Message], None]
 
 
 class Relay:
-    """Sends lines in the background, in order, each batch until it succeeds.
+    """Sends a log in the background to each of its readers, in order, each message until it succeeds.
 
     Args:
-        send: Sends one batch: a chapter's heading alone, or lines of one chapter; any exception is a failure.
-        folder: Where to spool; memory, when it cannot be written.
+        sends: Each sends one message to one reader; any exception is a failure. None holds another up.
     """
 
-    def __init__(self, send: Callable[[list[str]], None], folder: str) -> None:
+    def __init__(self, spool: Spool, sends: Sequence[Send]) -> None:
+        self._spool = spool
+        self._carriers = [_Carrier(spool, send) for send in sends]
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Take lines; never waits for the platform."""
+        self._spool.add(lines)
+        for carrier in self._carriers:
+            carrier.more.set()
+
+    def close(self, exit_code: int, seconds: float) -> int:
+        """Send what is left, and the exit code after it, for at most so many seconds.
+
+        Returns:
+            How many lines a reader did not get.
+        """
+        deadline = time.monotonic() + seconds
+        for carrier in self._carriers:
+            carrier.close(exit_code, deadline)
+        return max((carrier.unsent(deadline) for carrier in self._carriers), default=0)
+
+
+class _Carrier:
+    """Carries a log to one reader, in a thread of its own."""
+
+    def __init__(self, spool: Spool, send: Send) -> None:
+        self._spool = spool
         self._send = send
-        self._spool = _open_spool(folder)
-        self._written = 0
-        self._is_full = False
-        self._more = threading.Event()
+        self._display = Display()
+        self._sent = 0
+        self._exit_code = 0
         self._deadline: float | None = None
+        self._closing = threading.Event()
+        self.more = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
-    def add(self, lines: Sequence[bytes]) -> None:
-        """Take lines; never blocks on the platform. A full disk ends the relay, not the training."""
-        data = b"\n".join(lines) + b"\n"
-        try:
-            while data and not self._is_full:
-                count = os.write(self._spool, data)
-                data = data[count:]
-                self._written += count
-        except OSError:
-            self._is_full = True
-        self._more.set()
+    def close(self, exit_code: int, deadline: float) -> None:
+        self._exit_code, self._deadline = exit_code, deadline
+        self._closing.set()
+        self.more.set()
 
-    def close(self, seconds: float) -> bool:
-        """Send what is left, for at most so many seconds.
-
-        Returns:
-            Whether everything arrived.
-        """
-        self._deadline = time.monotonic() + seconds
-        self._more.set()
-        self._thread.join(seconds + 1)
-        return not self._thread.is_alive() and not self._is_full
+    def unsent(self, deadline: float) -> int:
+        """Wait for the end; how many lines never arrived."""
+        self._thread.join(max(deadline - time.monotonic(), 0) + 1)
+        return self._spool.lines - self._sent
 
     def _run(self) -> None:
-        offset = 0
+        reader = Reader(self._spool)
         while not self._is_over():
-            chunk = self._complete_lines(offset)
-            if not chunk:
-                if self._deadline is not None:
+            self.more.clear()
+            is_last = self._closing.is_set()
+            missing, chunk = reader.read(BATCH_BYTES)
+            if chunk:
+                if not self._show(missing, chunk):
                     return
-                self._more.wait()
-                self._more.clear()
-                continue
-            for batch in _batches(chunk):
-                self._deliver(batch)
-            offset += len(chunk)
+            elif is_last:
+                self._deliver(self._display.end(self._exit_code))
+                return
+            else:
+                self.more.wait()
+                self._closing.wait(_GATHER_SECONDS)
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _complete_lines(self, offset: int) -> bytes:
-        size = BATCH_BYTES
-        while True:
-            chunk = os.pread(self._spool, size, offset)
-            end = chunk.rfind(b"\n") + 1
-            if end or len(chunk) < size:
-                return chunk[:end]
-            size *= 2
+    def _show(self, missing: int, chunk: bytes) -> bool:
+        lines = [readable(line) for line in chunk[:-1].split(b"\n")]
+        if missing:
+            # A line that the log does not have.
+            lines.insert(0, gap(missing))
+            self._sent -= 1
+        return all(self._deliver(message) for message in self._display.messages(lines))
 
-    def _deliver(self, batch: list[str]) -> None:
-        pause = 0.2
+    def _deliver(self, message: Message) -> bool:
+        """Send until it succeeds; false when there is nothing more to wait for."""
+        backoff = Backoff()
         while not self._is_over():
             try:
-                self._send(batch)
-            except Exception:
+                self._send(message)
+            except Exception as error:
                 # Whatever it was, the training goes on, and the lines wait for the platform to come back.
-                self._pause(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                if is_about_content(error):
+                    return True
+                if self._closing.is_set() and is_permanent(error):
+                    return False
+                self._pause(backoff.after(error))
             else:
-                return
+                self._sent += message.stands_for
+                return True
+        return False
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._is_over():
-            time.sleep(min(left, 0.1))
+        if not self._closing.is_set():
+            self._closing.wait(seconds)
+        elif self._deadline is not None:
+            time.sleep(max(min(seconds, self._deadline - time.monotonic()), 0))
 
 
-def _open_spool(folder: str) -> int:
-    path = os.path.join(folder, ".relay")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        os.unlink(path)
-    except OSError:
-        return os.memfd_create("relay")
-    return descriptor
-
-
-def _batches(chunk: bytes) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for line in chunk[:-1].split(b"\n"):
-        text = readable(line)
-        if text.startswith(CHAPTER) or len(batch) == BATCH_LINES:
-            if batch:
-                yield batch
-            batch = []
-        if text.startswith(CHAPTER):
-            yield [text]
-        else:
-            batch.append(text)
-    if batch:
-        yield batch
+def gap(lines: int) -> str:
+    """What stands for lines that were not kept."""
+    return (
+        f"trainpack: {lines} lines are missing here: the log reached TRAINPACK_LOG_LIMIT or filled the disk"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,13 +47,9 @@ def _ownership(paths: Paths) -> str:
     )
 
 
-def missing_inputs(paths: Paths, data: Mapping[str, str]) -> list[str]:
+def absent_datasets(paths: Paths, data: Mapping[str, str]) -> list[str]:
     """The `[data]` aliases that are neither mounted nor in the image."""
-    return [
-        f"dataset {alias!r}: neither {paths.mount(f'datasets/{alias}')} nor {path} in the image exists"
-        for alias, path in data.items()
-        if _dataset(paths, alias, path) is None
-    ]
+    return [alias for alias, path in data.items() if _dataset(paths, alias, path) is None]
 
 
 def _dataset(paths: Paths, alias: str, path: str) -> str | None:
@@ -62,12 +58,17 @@ def _dataset(paths: Paths, alias: str, path: str) -> str | None:
 
 
 def lay_out(
-    paths: Paths, data: Mapping[str, str], parameters: Mapping[str, Any], labelmap: Mapping[str, str] | None
+    paths: Paths,
+    data: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    labelmap: Mapping[str, str] | None,
+    downloaded: Collection[str] | None = None,
 ) -> dict[str, Stamp]:
     """Fill the workspace.
 
     Args:
         data: Dataset alias → path that the script reads, relative to its folder.
+        downloaded: The aliases that are in the inputs already, as files then are; None without a platform.
 
     Returns:
         The files of the code, by relative path, as they were laid out.
@@ -80,7 +81,7 @@ def lay_out(
             os.makedirs(folder, exist_ok=True)
         laid_out: dict[str, Stamp] = {}
         _copy_tree(paths.app, paths.code, "", set(data.values()), laid_out)
-        _link_inputs(paths, data)
+        _link_inputs(paths, data, downloaded)
         _write_json(os.path.join(paths.inputs, "parameters.json"), parameters)
         if labelmap is not None:
             _write_json(os.path.join(paths.inputs, "labelmap.json"), labelmap)
@@ -121,18 +122,41 @@ def copy_file(source: str, destination: str) -> None:
         os.fchmod(writer.fileno(), stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _link_inputs(paths: Paths, data: Mapping[str, str]) -> None:
+def _link_inputs(paths: Paths, data: Mapping[str, str], downloaded: Collection[str] | None) -> None:
     datasets = os.path.join(paths.inputs, "datasets")
     os.makedirs(datasets, exist_ok=True)
+    # A former run of the same workspace may have had other inputs.
+    for alias in set(os.listdir(datasets)) - set(downloaded or ()):
+        _clear(os.path.join(datasets, alias))
+    if downloaded is None:
+        _clear(os.path.join(paths.inputs, "files"))
     mounted = paths.mount("datasets")
     for alias in os.listdir(mounted) if os.path.isdir(mounted) else []:
         _link(os.path.join(mounted, alias), os.path.join(datasets, alias))
-    if os.path.isdir(paths.mount("files")):
-        _link(paths.mount("files"), os.path.join(paths.inputs, "files"))
+    _link_files(paths.mount("files"), os.path.join(paths.inputs, "files"))
     for alias, path in data.items():
         if source := _dataset(paths, alias, path):
             _link(source, os.path.join(datasets, alias))
-            _link(source, os.path.join(paths.code, path))
+        _link(source or os.path.join(datasets, alias), os.path.join(paths.code, path))
+
+
+def _link_files(mounted: str, files: str) -> None:
+    if not os.path.isdir(mounted):
+        return
+    if os.path.islink(files) or not os.path.isdir(files):
+        _link(mounted, files)
+        return
+    for name in os.listdir(mounted):
+        _link(os.path.join(mounted, name), os.path.join(files, name))
+
+
+def _clear(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        import shutil
+
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
 
 
 def _link(source: str, link: str) -> None:
