@@ -20,9 +20,9 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from docker.types import DeviceRequest, Mount
 from pydantic import Field
-from trainpack_entrypoint.schema import parse_labelmap
 
 from builder.containers import (
+    CDI,
     INPUTS,
     WORKSPACE,
     Entry,
@@ -40,8 +40,10 @@ from builder.containers import (
     temporary_volume,
 )
 from builder.engine import has_gpu, is_local
-from builder.errors import EngineError, SpecError, TrainpackError, UsageError
-from builder.models.records import DIGEST_VARIABLE, ModelVersion
+from builder.errors import EngineError, TrainpackError, UsageError
+from builder.flags import asks_for_gpu
+from builder.labelmap import read_labelmap
+from builder.models.records import DIGEST_VARIABLE, Experiment, ModelVersion
 from builder.records import Record
 
 GRACE = 60
@@ -59,6 +61,8 @@ class RunRequest(Record):
         data: Dataset alias → folder of this machine.
         files: Name below the script's `inputs/files` → file or folder of this machine.
         version: The ModelVersion whose parameters and labelmap the run starts from.
+        experiment: The experiment of a store on this machine, whose own win over the version's.
+        digest: The image's digest, where the engine may not know it.
         env: Passed to the container; may hold secrets.
         output: An empty or new folder for outputs, `result.json` and `failure.json`.
         flags: Canonical `docker run` flags (builder.flags).
@@ -76,6 +80,8 @@ class RunRequest(Record):
     data: dict[str, Path] = Field(default_factory=dict)
     files: dict[str, Path] = Field(default_factory=dict)
     version: ModelVersion | None = None
+    experiment: Experiment | None = None
+    digest: str | None = None
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     flags: tuple[str, ...] = ()
     gpus: str | None = None
@@ -117,7 +123,7 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
     """
     entries = input_entries(request)
     image = find_image(request.image)
-    options = _host(request, tell) | {"environment": _environment(request, image.digest)}
+    options = _host(request, tell) | {"environment": _environment(request, request.digest or image.digest)}
     output = _empty_folder(request.output)
     with ExitStack() as stack:
         stack.enter_context(engine_errors(request.image))
@@ -177,15 +183,15 @@ def _document_entries(request: RunRequest) -> Iterator[Entry]:
     if request.parameters_file:
         yield file_entry("parameters.json", _read(request.parameters_file))
     if request.labelmap:
-        yield file_entry("labelmap.json", _labelmap(request.labelmap))
-    if request.version:
-        fields = request.version.fields
-        document = {
-            "name": str(request.version.name),
-            "parameters": fields.parameters or {},
-            "labelmap": fields.labelmap,
-        }
-        yield file_entry("model-version.json", json.dumps(document).encode())
+        yield file_entry("labelmap.json", json.dumps(read_labelmap(request.labelmap)).encode())
+    for file, given in (("experiment", request.experiment), ("model-version", request.version)):
+        if given:
+            document = {
+                "name": str(given.name),
+                "parameters": given.fields.parameters or {},
+                "labelmap": given.fields.labelmap,
+            }
+            yield file_entry(f"{file}.json", json.dumps(document).encode())
 
 
 def _read(path: Path) -> bytes:
@@ -193,14 +199,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path)) from None
-
-
-def _labelmap(path: Path) -> bytes:
-    try:
-        return json.dumps(parse_labelmap(json.loads(_read(path)))).encode()
-    except ValueError as error:
-        remedy = 'a labelmap is a JSON object of index and name, like {"0": "car", "1": "person"}'
-        raise SpecError(f"not a labelmap: {error}", place=str(path), remedy=remedy) from None
 
 
 def _check_data(alias: str, folder: Path) -> None:
@@ -237,37 +235,47 @@ def _environment(request: RunRequest, digest: str | None) -> dict[str, str]:
 
 
 def _host(request: RunRequest, tell: Tell) -> dict[str, Any]:
-    options = host_options(request.flags)
     asked = gpu_request(request.gpus) if request.gpus else None
-    gpus = _gpus(request, tell)
-    if gpus:
-        options["device_requests"] = [asked or gpu_request(gpus)]
-    elif options.get("runtime") == "nvidia":
-        del options["runtime"]
+    flags = _fitting(request, tell)
+    options = host_options(flags)
+    requests_ = [asked] if asked else [gpu_request(value) for value in _gpu_values(flags)]
+    if requests_:
+        options["device_requests"] = requests_
     if request.network:
         options["network_mode"] = request.network
     return options
 
 
-def _gpus(request: RunRequest, tell: Tell) -> str | None:
-    flagged = next((flag.partition("=")[2] for flag in request.flags if flag.startswith("--gpus=")), None)
-    if not (request.gpus or flagged) or has_gpu():
-        return request.gpus or flagged
+def _fitting(request: RunRequest, tell: Tell) -> tuple[str, ...]:
+    """The flags without those that ask for a GPU, where the host has none."""
+    gpus = [flag for flag in request.flags if asks_for_gpu([flag])]
+    if not (request.gpus or gpus) or has_gpu():
+        return request.flags
     if request.gpus:
         remedy = "install the NVIDIA driver and container toolkit on the engine's host, or leave --gpus out"
         raise EngineError("the engine's host has no NVIDIA GPU", place="--gpus", remedy=remedy)
     tell(
-        f"the image's flags ask for --gpus={flagged}; the engine's host has no NVIDIA GPU: running on the CPU"
+        f"the image's flags ask for {' '.join(gpus)}; the engine's host has no NVIDIA GPU: running on the CPU"
     )
-    return None
+    return tuple(flag for flag in request.flags if flag not in gpus)
+
+
+def _gpu_values(flags: Iterable[str]) -> list[str]:
+    found = (flag.removeprefix("--").partition("=") for flag in flags)
+    return [
+        value for name, _, value in found if name == "gpus" or (name == "device" and value.startswith(CDI))
+    ]
 
 
 def gpu_request(gpus: str) -> DeviceRequest:
-    """`all`, a number, or `device=0,1`, as the engine's API wants it.
+    """`all`, a number, `device=0,1` or a device of the container interface, as the engine's API wants it.
 
     Raises:
         UsageError: It is none of these.
     """
+    gpus = gpus.strip('"')
+    if gpus.startswith(CDI):
+        return DeviceRequest(driver="cdi", device_ids=[gpus])
     if gpus.startswith("device="):
         return DeviceRequest(device_ids=gpus.removeprefix("device=").split(","), capabilities=[["gpu"]])
     if gpus != "all" and not gpus.isdecimal():

@@ -60,15 +60,15 @@ class FailingStandin(Standin):
         super().__init__()
         self.index, self.fault, self.seen, self.failing = index, fault, 0, None
 
-    def take_fault(self, method: str, path: str, *, after: bool) -> Fault | None:
-        if not after:
+    def take_fault(self, method: str, path: str, *, after: bool = False, cut: str = "") -> Fault | None:
+        if not after and not cut:
             if self.seen == self.index:
                 self.failing = (method, path)
             self.seen += 1
         status, effective = self.fault
-        if self.failing != (method, path) or after != effective:
+        if self.failing != (method, path) or after != effective or cut:
             return None
-        return Fault(method, re.compile(""), status, None, {}, effective, "injected failure")
+        return Fault(method, re.compile(""), status, None, {}, effective, "injected failure", "")
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.cli.run import environment, files, pairs
+from builder.cli.options import environment, pairs
+from builder.cli.run import files
 from builder.containers import (
     extract,
     file_entry,
