@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from builder.cli.options import opened
 from builder.cli.output import JsonOption, result
 
 if TYPE_CHECKING:
@@ -16,24 +17,28 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(epilog="Example: trainpack trace local:pedestrian/v3")
 def trace(
-    subject: Annotated[str, typer.Argument(metavar="IMAGE|[STORE:]MODEL/VERSION")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE|DIGEST|[STORE:]MODEL/VERSION|experiment:[STORE:]PROJECT/EXPERIMENT|FILE"
+        ),
+    ],
     *,
+    store: Annotated[
+        str, typer.Option(help="Where the versions and experiments of an image or file are looked for.")
+    ] = "local",
     as_json: JsonOption = False,
 ) -> None:
-    """Follow an image to its versions, or a version to its image; a broken link ends with 1.
+    """Follow an image, a version, an experiment or a file to all that it is linked to, both ways.
 
-    A link is proven when digests match, recorded when it was only written down, broken when what is there
-    now is something else.
+    A link is proven when contents match, recorded when it was only written down, broken when what is there
+    now is something else; a broken link ends with 1.
     """
     from builder import trace as core  # noqa: PLC0415  (docker and requests, not needed for --help)
-    from builder.models.names import VersionName  # noqa: PLC0415
-    from builder.models.stores import open_store  # noqa: PLC0415
+    from builder.models.names import Name  # noqa: PLC0415
 
     parsed = core.parse_subject(subject)
-    if isinstance(parsed, VersionName):
-        traced = core.trace_version(parsed, open_store(parsed.store))
-    else:
-        traced = core.trace_image(parsed, open_store("local"))
+    traced = core.trace(parsed, opened(parsed.store if isinstance(parsed, Name) else store))
     data = {**traced.model_dump(mode="json", by_alias=True), "broken": len(traced.broken)}
     result(data, as_json=as_json, text=lambda: _tree(traced))
     if traced.broken:
@@ -42,7 +47,7 @@ def trace(
 
 def _tree(traced: Trace) -> str:
     if not traced.links:
-        return f"{traced.subject}\n└─ no image is attached"
+        return f"{traced.subject}\n└─ nothing is linked to it: no image is attached, and no source is known"
     return "\n".join([traced.subject, *_branches(traced.subject, traced.links)])
 
 
