@@ -7,6 +7,7 @@ root help is answered from the table below, so that `trainpack --help` costs no 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 COMMANDS = {
@@ -42,9 +43,24 @@ def main() -> NoReturn:
 
         print(f"trainpack {__version__}")
         sys.exit(0)
+    if arguments[:2] == ["models", "list"] and set(arguments[2:]) <= {"local", "--json"}:
+        _list_local_versions(as_json="--json" in arguments)
     from builder.cli.dispatch import run  # noqa: PLC0415  (typer takes most of a start)
 
     sys.exit(run(arguments))
+
+
+def _list_local_versions(*, as_json: bool) -> None:
+    """Exit when the list is printed; a failure is left to be met again, and told, on the usual way.
+
+    Scripts ask for it often, and loading typer takes longer than listing ten thousand versions.
+    """
+    from builder.cli.version_list import print_versions  # noqa: PLC0415
+    from builder.errors import TrainpackError  # noqa: PLC0415
+
+    with suppress(TrainpackError, OSError):
+        print_versions("local", as_json=as_json)
+        sys.exit(0)
 
 
 def _help() -> str:

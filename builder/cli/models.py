@@ -9,13 +9,13 @@ import typer
 
 from builder.cli import version_options as options
 from builder.cli.options import opened, owner_name
-from builder.cli.output import JsonOption, announcer, difference, note, result, table
+from builder.cli.output import JsonOption, announcer, difference, note, result
+from builder.cli.version_list import print_versions
 
 if TYPE_CHECKING:
     from builder.models.copy import Copied, CopyPlan
     from builder.models.edit import Edited
     from builder.models.lineage import Step
-    from builder.models.names import VersionSummary
     from builder.models.records import ModelVersion
     from builder.models.requirements import Requirement
 
@@ -36,16 +36,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every version of a store with its image."""
-    from builder.models.stores import list_versions  # noqa: PLC0415  (opens nothing for --help)
-
-    versions = list(list_versions(store, model))
-    result(
-        [{**vars(version), "name": vars(version.name)} for version in versions],
-        as_json=as_json,
-        text=lambda: table(
-            [_row(version) for version in versions], header=("version", "framework", "type", "image")
-        ),
-    )
+    print_versions(store, model, as_json=as_json)
 
 
 @app.command(epilog="Example: trainpack models show pedestrian/v3")
@@ -198,12 +189,12 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what differs between two versions, also of different stores: fields, files and source."""
-    from builder.models import lineage  # noqa: PLC0415
+    from builder.models.compare import diff_versions  # noqa: PLC0415
     from builder.models.names import VersionName  # noqa: PLC0415
 
     names = (VersionName.parse(before), VersionName.parse(after))
     old, new = (opened(name.store).versions.get(name) for name in names)
-    changes = lineage.difference(old, new)
+    changes = diff_versions(old, new)
     data = {
         "before": str(old.name),
         "after": str(new.name),
@@ -295,15 +286,6 @@ def _document(version: ModelVersion) -> dict[str, Any]:
     from builder.models.compare import masked  # noqa: PLC0415
 
     return version.model_copy(update={"fields": masked(version.fields)}).model_dump(mode="json")
-
-
-def _row(version: VersionSummary) -> tuple[str, ...]:
-    return (
-        str(version.name),
-        version.framework or "-",
-        version.type or "-",
-        version.image or "(no image)",
-    )
 
 
 def _edited(done: Edited, dry_run: bool) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from trainpack_entrypoint.schema import is_secret
 
-from builder.models.records import Change, DockerImage, VersionFields
+from builder.models.records import Change, ModelVersion, StoredFile, VersionFields
 
 HIDDEN = "***"
 
@@ -18,7 +18,7 @@ def diff(before: VersionFields, after: VersionFields, *, whole: bool = False) ->
     An empty table or text and none are the same.
 
     Args:
-        whole: A field that is None in `after` would be cleared; else it is not written, so it is no change.
+        whole: None clears a field, as `restore` writes it; else it is not written, so it is no change.
     """
     names = [name for name in VersionFields.model_fields if whole or getattr(after, name) is not None]
     old, new = _flat(before, names), _flat(after, names)
@@ -30,18 +30,48 @@ def diff(before: VersionFields, after: VersionFields, *, whole: bool = False) ->
     )
 
 
-def _flat(fields: VersionFields, names: Iterable[str]) -> dict[str, Any]:
+def diff_versions(before: ModelVersion, after: ModelVersion) -> tuple[Change, ...]:
+    """How two versions differ, entry by entry, also in their files and their source. Pure.
+
+    A file is compared by its hash, by its size where a store tells no hash.
+    """
+    hashed = all(file.sha256 for version in (before, after) for file in _files(version).values())
+    old, new = _beside_fields(before, hashed=hashed), _beside_fields(after, hashed=hashed)
+    return diff(before.fields, after.fields, whole=True) + tuple(
+        Change(field=field, before=old.get(field), after=new.get(field))
+        for field in sorted(old.keys() | new.keys())
+        if old.get(field) != new.get(field)
+    )
+
+
+def _beside_fields(version: ModelVersion, *, hashed: bool) -> dict[str, Any]:
+    flat: dict[str, Any] = {
+        field: f"sha256:{file.sha256}" if hashed else f"{file.size} bytes"
+        for field, file in _files(version).items()
+    }
+    if version.source:
+        flat |= {f"source.datasets.{alias}": str(name) for alias, name in version.source.datasets.items()}
+        flat |= {"source.experiment": str(version.source.experiment)} if version.source.experiment else {}
+    return flat
+
+
+def _files(version: ModelVersion) -> dict[str, StoredFile]:
+    files = {f"files.{file.name}": file for file in version.files}
+    return files | ({"thumbnail": version.thumbnail} if version.thumbnail else {})
+
+
+def _flat(fields: VersionFields, names: Sequence[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name in names:
-        value = getattr(fields, name)
-        if isinstance(value, DockerImage):
-            image = value.model_dump()
-            flat |= {f"env.{key}": each for key, each in image.pop("env").items()}
-            flat |= {f"image.{key}": each for key, each in image.items() if each not in (None, ())}
-        elif isinstance(value, dict):
-            flat |= {f"{name}.{key}": each for key, each in value.items()}
-        elif value:
-            flat[name] = value
+    for name in ("description", "framework", "type", "notebook_link"):
+        if name in names and getattr(fields, name):
+            flat[name] = getattr(fields, name)
+    for name in ("labelmap", "parameters"):
+        if name in names:
+            flat |= {f"{name}.{key}": value for key, value in (getattr(fields, name) or {}).items()}
+    if "image" in names and fields.image:
+        image = fields.image.model_dump()
+        flat |= {f"env.{key}": value for key, value in image.pop("env").items()}
+        flat |= {f"image.{key}": value for key, value in image.items() if value not in (None, ())}
     return flat
 
 

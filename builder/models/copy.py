@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from builder.errors import NotFoundError, StoreError, UsageError
-from builder.models.compare import diff
-from builder.models.lineage import difference
+from builder.models.compare import diff, diff_versions
 from builder.models.names import VersionName
 from builder.models.records import Change, ModelVersion, Source, StoredFile, VersionFields
 from builder.models.store import ModelStore
@@ -71,7 +70,7 @@ def plan_copy(version: ModelVersion, name: VersionName, existing: ModelVersion |
         source=version.name,
         target=name,
         exists=existing is not None,
-        changes=difference(target, version),
+        changes=diff_versions(target, version),
         files=tuple(file.name for file in version.files if not _same(file, there.get(file.name))),
         thumbnail=version.thumbnail is not None and not _same(version.thumbnail, target.thumbnail),
         kept=tuple(sorted(there.keys() - {file.name for file in version.files})),

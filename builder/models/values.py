@@ -21,6 +21,7 @@ from builder.models.records import (
 )
 
 NOT_CONFIGURED = "NOT_CONFIGURED"
+DEEPEST = 128  # levels that every reader of JSON takes, which some do not of 200
 
 
 def check_name(name: Name) -> None:
@@ -106,16 +107,26 @@ def check_json(what: str, value: Any, place: str) -> None:
     """Refuse what JSON cannot say.
 
     Raises:
-        UsageError: It holds NaN, an infinity, or something that is no JSON value.
+        UsageError: It holds NaN, an infinity, or something that is no JSON value, or is nested too deep.
     """
     try:
+        _check_depth(value, DEEPEST)
         json.dumps(value, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(
             f"{what} cannot be stored as JSON: {error}",
             place=place,
             remedy="write the number as text, or null",
         ) from None
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth == 0:
+        raise ValueError("nested too deep")
+    for item in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    ):
+        _check_depth(item, depth - 1)
 
 
 def _choice(field: str, value: str | None, known: Sequence[str], place: str) -> str | None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.models.compare import diff_versions
 from builder.models.copy import Copied, CopyPlan, copy_version, not_carried
-from builder.models.lineage import difference
 from builder.models.local.store import LocalStore
 from builder.models.local.versions import LocalVersions
 from builder.models.names import DatasetName, ExperimentName, VersionName
@@ -75,7 +75,7 @@ def test_a_copy_holds_everything_that_the_original_does(
 ) -> None:
     done = copied(stores)
     assert (done.written, done.not_carried) == (True, ())
-    assert difference(original.versions.get(FROM), stores[1].versions.get(TO)) == ()
+    assert diff_versions(original.versions.get(FROM), stores[1].versions.get(TO)) == ()
     got = stores[1].versions.fetch_file(TO, "thumbnail", tmp_path / "got")
     assert (got / "a" / "b" / "c" / "last.pt").read_bytes() == b"checkpoint"
     assert stores[1].versions.fetch_thumbnail(TO, tmp_path / "t").read_bytes() == b"picture"
@@ -83,7 +83,7 @@ def test_a_copy_holds_everything_that_the_original_does(
 
 def test_a_version_is_copied_within_one_store_too(original: LocalStore) -> None:
     copy_version((original, original), (FROM, TO))
-    assert difference(original.versions.get(FROM), original.versions.get(TO)) == ()
+    assert diff_versions(original.versions.get(FROM), original.versions.get(TO)) == ()
 
 
 def test_the_source_is_carried_and_named(stores: tuple[LocalStore, LocalStore], tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_failure_half_way_says_what_was_written_and_update_goes_on(
     assert "--update goes on; free some space" in str(caught.value.remedy)
     done = copied(stores, update=True)
     assert len(done.plan.files) == 2 - at
-    assert difference(original.versions.get(FROM), stores[1].versions.get(TO)) == ()
+    assert diff_versions(original.versions.get(FROM), stores[1].versions.get(TO)) == ()
 
 
 def test_what_is_not_there_or_the_same_is_refused(stores: tuple[LocalStore, LocalStore]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from builder.errors import NotFoundError, StoreError, UsageError
-from builder.models.local import database, versions
+from builder.models.local import database, listing, versions
 from builder.models.local.database import FILE as DATABASE
 from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.schema import MIGRATIONS
@@ -320,3 +322,160 @@ def test_fields_of_a_newer_trainpack_are_told_with_the_version(tmp_path: Path, s
     execute(tmp_path / "store", """UPDATE versions SET fields = '{"hyper": 1}'""")
     with pytest.raises(StoreError, match="what is stored of local:pedestrian/v3 cannot be read"):
         store.versions.get(NAME)
+
+
+# What the first released trainpack made, statement by statement.
+OLD_SCHEMA = """
+    CREATE TABLE models (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE versions (
+        id TEXT PRIMARY KEY, model_id TEXT NOT NULL REFERENCES models (id), name TEXT NOT NULL,
+        fields TEXT NOT NULL CHECK (json_valid(fields)), UNIQUE (model_id, name)
+    ) STRICT;
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY, version_id TEXT NOT NULL REFERENCES versions (id),
+        replaced_at TEXT NOT NULL, fields TEXT NOT NULL CHECK (json_valid(fields))
+    ) STRICT;
+    CREATE INDEX history_of_version ON history (version_id, id);
+    INSERT INTO models VALUES ('m', 'pedestrian');
+    INSERT INTO versions VALUES ('v', 'm', 'v3', '{"description": "after", "framework": "PyTorch", "image":
+        {"name": "vision/pedestrian", "tag": "1", "digest": null, "flags": ["--gpus=all"], "env": {}}}');
+    INSERT INTO history VALUES (1, 'v', '2026-01-02T03:04:05+00:00', '{"description": "before"}');
+    PRAGMA user_version = 1;
+    PRAGMA journal_mode = WAL;
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """The folder of a store that the first released trainpack left."""
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.executescript(OLD_SCHEMA)
+    return tmp_path
+
+
+def test_a_store_of_the_released_schema_is_migrated_with_all_that_it_holds(old: Path) -> None:
+    with LocalStore(old) as store:
+        version = store.versions.get(NAME)
+        assert (version.id, version.fields.description, version.fields.framework) == ("v", "after", "PyTorch")
+        assert (version.files, version.creator, version.created, version.updated) == ((), None, None, None)
+        assert [line.image for line in store.versions.list()] == ["vision/pedestrian:1"]
+        (former,) = store.versions.history(NAME)
+        assert (former.fields.description, former.replaced.year) == ("before", 2026)
+        assert store.versions.update(NAME, VersionFields(description="new")).fields.framework == "PyTorch"
+        assert store.versions.get(NAME).updated
+    assert execute(old, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert execute(old, "PRAGMA integrity_check") == [("ok",)]
+    assert execute(old, "PRAGMA foreign_key_check") == []
+
+
+def test_a_migrated_store_has_the_tables_of_a_new_one(old: Path) -> None:
+    query = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+    columns = "SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_xinfo(m.name) p ORDER BY 1, 2"
+    new = old / "new"
+    for folder in (old, new):
+        LocalStore(folder).close()
+    assert execute(old, query) == execute(new, query)
+    assert execute(old, columns) == execute(new, columns)
+
+
+def test_processes_that_open_an_old_store_at_once_migrate_it_once(old: Path) -> None:
+    script = (
+        f"{START}\nLocalStore(folder).versions.create(VersionName(model='m', version=who), VersionFields())"
+    )
+    processes = start(script, old, [(str(number), 0) for number in range(PROCESSES)])
+    assert [process.wait(60) for process in processes] == [0] * PROCESSES
+    with LocalStore(old) as store:
+        assert len(list(store.versions.list())) == PROCESSES + 1
+
+
+def test_a_migration_that_is_interrupted_leaves_the_old_store(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE extra (a); SELECT broken"))
+        with pytest.raises(StoreError):
+            LocalStore(old)
+    assert execute(old, "PRAGMA user_version") == [(1,)]
+    with LocalStore(old) as store:
+        assert store.versions.get(NAME).fields.description == "after"
+
+
+def test_a_list_of_versions_reads_one_index_and_no_document(store: LocalStore) -> None:
+    plan = store.database.execute(f"EXPLAIN QUERY PLAN {listing.LIST}", (None,))
+    steps = [row["detail"] for row in plan]
+    assert "USING COVERING INDEX list_of_versions" in steps[1]
+    assert not any("TEMP B-TREE" in step for step in steps)
+
+
+def test_a_slash_belongs_to_the_model_and_not_to_the_version(store: LocalStore) -> None:
+    with pytest.raises(UsageError, match="slash"):
+        store.versions.create(VersionName(model="a", version="b/c"), VersionFields())
+
+
+def test_a_name_of_another_store_is_refused(store: LocalStore) -> None:
+    name = VersionName(store="picsellia", model="pedestrian", version="v3")
+    with pytest.raises(UsageError, match="local store"):
+        store.versions.create(name, VersionFields())
+    with pytest.raises(UsageError, match="local store"):
+        store.versions.get(name)
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_parameters_may_be_nested_as_deep_as_they_can_be_read_again(store: LocalStore) -> None:
+    created = store.versions.create(NAME, VersionFields(parameters={"deep": nested(100)}))
+    assert store.versions.get(NAME) == created
+    for depth in (300, 100_000):
+        with pytest.raises(UsageError, match="nested too deep"):
+            store.versions.update(NAME, VersionFields(parameters={"deep": nested(depth)}))
+    assert store.versions.get(NAME) == created
+
+
+def test_numbers_of_any_size_are_kept(store: LocalStore) -> None:
+    parameters = {"seed": 2**80, "rate": 1e-300, "text": "\u0000 \U0001f600", "true": True}
+    assert store.versions.create(NAME, VersionFields(parameters=parameters)).fields.parameters == parameters
+
+
+def test_the_same_content_again_is_no_write(store: LocalStore) -> None:
+    created = store.versions.create(NAME, VersionFields(description="x", parameters={"b": 1, "a": 2}))
+    assert store.versions.update(NAME, created.fields) == created
+    assert store.versions.restore(NAME, created.fields) == created
+    assert store.versions.history(NAME) == ()
+
+
+def test_a_restored_state_leaves_what_it_replaced_in_the_history(store: LocalStore) -> None:
+    store.versions.create(NAME, VersionFields(description="x", labelmap={"0": "car"}))
+    store.versions.restore(NAME, VersionFields(framework="ONNX"))
+    (former,) = store.versions.history(NAME)
+    assert former.fields == VersionFields(description="x", labelmap={"0": "car"})
+
+
+def test_not_configured_clears_what_was_set(store: LocalStore) -> None:
+    store.versions.create(NAME, VersionFields(framework="ONNX", type="POINT", description="x"))
+    held = store.versions.update(NAME, VersionFields(framework="not_configured")).fields
+    assert (held.framework, held.type, held.description) == (None, "POINT", "x")
+
+
+def test_a_version_tells_who_made_it_and_when(store: LocalStore) -> None:
+    before = datetime.now(UTC)
+    created = store.versions.create(NAME, VersionFields())
+    assert created.creator == getpass.getuser()
+    assert created.created is not None
+    assert before <= created.created <= datetime.now(UTC)
+    assert created.updated == created.created
+    updated = store.versions.update(NAME, VersionFields(description="x"))
+    assert updated.created == created.created
+    assert updated.updated is not None
+    assert updated.updated > before
+
+
+def test_a_user_without_a_name_can_write(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert store.versions.create(NAME, VersionFields()).creator is None

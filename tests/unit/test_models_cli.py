@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,30 @@ def test_versions_are_listed_with_their_images(models: Models) -> None:
     listed = models("list", "local", "--json").json
     assert [version["name"]["model"] for version in listed] == ["pedestrian", "pedestrian", "team/car"]
     assert (listed[1]["image"], listed[1]["digest"]) == (f"{IMAGE.name}:{IMAGE.tag}", IMAGE.digest)
+
+
+@pytest.mark.parametrize("options", [(), ("local",), ("--json",), ("local", "--json")])
+def test_the_local_list_loads_neither_typer_nor_pydantic_and_prints_the_same(
+    models: Models, options: tuple[str, ...]
+) -> None:
+    fill("pedestrian/v3", "team/car/v1")
+    script = (
+        "import sys, builder.cli\n"
+        "try: builder.cli.main()\n"
+        "finally: print(*{'typer', 'pydantic', 'docker'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, "models", "list", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == (models("list", *options).stdout, "\n")
+
+
+def test_a_local_list_that_fails_is_told_like_any_command(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("in the way")
+    command = [sys.executable, "-c", "import builder.cli; builder.cli.main()", "models", "list"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.count("cannot be made: File exists") == 1
+    assert "TRAINPACK_STORE" in ended.stderr
 
 
 def test_show_tells_everything_but_secrets(models: Models) -> None:

@@ -8,9 +8,8 @@ from builder.models.local.database import Database
 from builder.models.names import VersionName, VersionSummary
 
 # No other column: these lie in one index, and a list reads nothing of the documents.
-_LIST = """
-    SELECT versions.id, models.name, versions.name, framework, type,
-        image || iif(tag = '', '', ':' || tag), digest
+LIST = """
+    SELECT versions.id, models.name, versions.name, framework, type, image, digest
     FROM models CROSS JOIN versions INDEXED BY list_of_versions ON model_id = models.id
     WHERE models.name = ifnull(?, models.name)
     ORDER BY models.name, versions.name
@@ -23,7 +22,7 @@ def list_versions(database: Database, model: str | None = None) -> Iterator[Vers
     Raises:
         StoreError: The store failed.
     """
-    for id_, owner, own, framework, type_, image, digest in database.execute(_LIST, (model,)):
+    for id_, owner, own, framework, type_, image, digest in database.execute(LIST, (model,)):
         yield VersionSummary(
             id=id_,
             name=VersionName(model=owner, version=own),

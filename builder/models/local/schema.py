@@ -1,7 +1,7 @@
 """The tables, as steps from one schema version to the next.
 
 What can be written on an object is one JSON document, since it is read and written as a whole; what objects
-are found or joined by is columns. The columns of a list of versions are computed from the document and lie
+are found or joined by is columns. What a list of versions shows is written beside the document too, and lies
 together in one index, so that a list reads nothing else.
 """
 
@@ -88,12 +88,16 @@ MIGRATIONS = (
     ALTER TABLE versions ADD COLUMN creator TEXT;
     ALTER TABLE versions ADD COLUMN created TEXT;
     ALTER TABLE versions ADD COLUMN updated TEXT;
-    ALTER TABLE versions ADD COLUMN framework TEXT AS (json_extract(fields, '$.framework'));
-    ALTER TABLE versions ADD COLUMN type TEXT AS (json_extract(fields, '$.type'));
-    ALTER TABLE versions ADD COLUMN image TEXT AS (json_extract(fields, '$.image.name'));
-    ALTER TABLE versions ADD COLUMN tag TEXT AS (json_extract(fields, '$.image.tag'));
-    ALTER TABLE versions ADD COLUMN digest TEXT AS (json_extract(fields, '$.image.digest'));
-    CREATE INDEX list_of_versions ON versions (model_id, name, id, framework, type, image, tag, digest);
+    ALTER TABLE versions ADD COLUMN framework TEXT;
+    ALTER TABLE versions ADD COLUMN type TEXT;
+    ALTER TABLE versions ADD COLUMN image TEXT;
+    ALTER TABLE versions ADD COLUMN digest TEXT;
+    UPDATE versions SET
+        framework = json_extract(fields, '$.framework'),
+        type = json_extract(fields, '$.type'),
+        image = json_extract(fields, '$.image.name') || ':' || json_extract(fields, '$.image.tag'),
+        digest = json_extract(fields, '$.image.digest');
+    CREATE INDEX list_of_versions ON versions (model_id, name, id, framework, type, image, digest);
     CREATE INDEX published_versions ON versions (experiment_id);
     """,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from builder.models.local.database import Database
 from builder.models.local.files import FILE, THUMBNAIL, Files, own_name
@@ -88,8 +87,9 @@ class LocalVersions:
             StoreError: It exists already, or the store failed.
         """
         made = now()
-        document: dict[str, Any] = {"fields": _encode(fields), "created": made, "updated": made}
-        return self.objects.insert(name, document | {"source": source and source.model_dump_json()} | columns)
+        origin = source and source.model_dump_json()
+        given = {"source": origin, "created": made, "updated": made, **columns}
+        return self.objects.insert(name, _columns(fields) | given)
 
     def update(self, name: VersionName, fields: VersionFields) -> ModelVersion:
         """Write every field that is not None, and keep what they replace in the history.
@@ -196,17 +196,25 @@ class LocalVersions:
         return file
 
     def _write(self, row: sqlite3.Row, fields: VersionFields) -> None:
-        document = _encode(fields)
-        if document == row["fields"]:
+        columns = _columns(fields)
+        if columns["fields"] == row["fields"]:
             return
         written = now()
         self._database.execute(
             "INSERT INTO history (version_id, replaced_at, fields) VALUES (?, ?, ?)",
             (row["id"], written, row["fields"]),
         )
-        self.objects.write(row["id"], {"fields": document, "updated": written})
+        self.objects.write(row["id"], columns | {"updated": written})
 
 
-def _encode(fields: VersionFields) -> str:
+def _columns(fields: VersionFields) -> dict[str, str | None]:
+    """The document, and beside it what a list shows."""
     none = {key: None for key in ("framework", "type") if getattr(fields, key) == NOT_CONFIGURED}
-    return encode(fields.model_copy(update=none))
+    held = fields.model_copy(update=none)
+    return {
+        "fields": encode(held),
+        "framework": held.framework,
+        "type": held.type,
+        "image": held.image.tagged if held.image else None,
+        "digest": held.image.digest if held.image else None,
+    }
