@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, NoReturn, Protocol
 
@@ -129,6 +131,44 @@ def _unpack_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path
         shutil.copyfileobj(source, file, CHUNK)
     if mode & stat.S_IXUSR:
         target.chmod(target.stat().st_mode | 0o111)
+
+
+@contextmanager
+def writable(target: Path) -> Iterator[None]:
+    """Tell what cannot be written as the caller's to set right."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"this cannot be written: {error.strerror}", place=str(target)) from None
+
+
+@contextmanager
+def new(target: Path) -> Iterator[Path]:
+    """A path beside the target that becomes it once all is written; else nothing stays.
+
+    Raises:
+        UsageError: The target exists.
+    """
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """Nothing that exists is replaced.
+
+    Raises:
+        UsageError: The target exists.
+    """
+    if os.path.lexists(target):
+        raise UsageError("this exists already", place=str(target), remedy="remove it, or name another folder")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:

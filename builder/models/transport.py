@@ -19,7 +19,7 @@ CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
 LONGEST_WAIT = 30.0  # seconds; a longer Retry-After is cut to it
 _NOT_PROCESSED = (429, 503)
 _PERHAPS_PROCESSED = (500, 502, 504)
-_REPEATABLE = ("GET", "PUT", "PATCH", "DELETE")
+_REPEATABLE = ("GET", "XGET", "PUT", "PATCH", "DELETE")
 
 
 class Patience(Record):
@@ -27,6 +27,11 @@ class Patience(Record):
 
     tries: int = 4
     pause: float = 0.5
+
+    @property
+    def seconds(self) -> float:
+        """About how long all pauses take together."""
+        return float(self.pause * 2**self.tries)
 
     def wait(self, attempt: int) -> None:
         """Pause after the given attempt, counted from 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +16,15 @@ from builder.models.records import (
     EXPERIMENT_STATUSES,
     FRAMEWORKS,
     INFERENCE_TYPES,
+    LOG_TYPES,
     DatasetFields,
     ExperimentFields,
+    Log,
     VersionFields,
 )
 
 NOT_CONFIGURED = "NOT_CONFIGURED"
+LINE = "LINE"
 DEEPEST = 128  # levels that every reader of JSON takes, which some do not of 200
 
 
@@ -118,6 +122,34 @@ def check_json(what: str, value: Any, place: str) -> None:
             place=place,
             remedy="write the number as text, or null",
         ) from None
+
+
+def check_log(log: Log, place: str) -> None:
+    """Refuse what is no log.
+
+    Raises:
+        UsageError: Its name or type is none, a LINE is no list, or its data are not JSON.
+    """
+    check_text(log.name, place)
+    if log.type not in LOG_TYPES:
+        raise UsageError(
+            f"{log.type!r} is no type of a log: expected one of {', '.join(LOG_TYPES)}", place=place
+        )
+    if log.type == LINE and not isinstance(log.data, list):
+        raise UsageError(f"the log {log.name!r} is a LINE, expected a list of its points", place=place)
+    try:
+        json.dumps(log.data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the log {log.name!r} cannot be stored as JSON: {error}", place=place) from None
+
+
+def as_json(data: Any) -> Any:
+    """The same with null for each number that is none: a loss that became NaN must not cost the report."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: as_json(value) for key, value in data.items()}
+    return [as_json(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _check_depth(value: Any, depth: int) -> None:

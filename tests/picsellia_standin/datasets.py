@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ def dataset_row(dataset: DatasetVersion) -> dict[str, Any]:
         "origin_id": dataset.origin_id,
         "version": dataset.version,
         "type": dataset.type,
+        "description": dataset.description,
     }
 
 
@@ -34,7 +36,12 @@ def _get_dataset(call: Call) -> dict[str, Any]:
 
 
 def _labels(call: Call) -> dict[str, Any]:
-    return page([{"id": new_id(), "name": label} for label in _dataset(call).labels], call.query)
+    return page(label_rows(_dataset(call).labels), call.query)
+
+
+def label_rows(labels: Iterable[str]) -> list[dict[str, str]]:
+    """Labels as the platform answers them; a label's id is made of its name."""
+    return [{"id": str(uuid.uuid5(uuid.NAMESPACE_OID, label)), "name": label} for label in labels]
 
 
 def _skeletons(call: Call) -> dict[str, Any]:
@@ -70,8 +77,15 @@ def _assets(call: Call) -> dict[str, Any]:
 
 
 def _assets_by_id(call: Call) -> dict[str, Any]:
-    wanted = set(call.body["ids"])
-    rows = [_asset_row(call, asset) for asset in _dataset(call).assets if asset.id in wanted]
+    wanted = {key: set(call.body[key]) for key in ("ids", "object_names") if key in call.body}
+    if len(wanted) != 1:
+        raise RefusedError(400, "Invalid request", "exactly one of ids and object_names is needed")
+    ids, names = wanted.get("ids", ()), wanted.get("object_names", ())
+    rows = [
+        _asset_row(call, asset)
+        for asset in _dataset(call).assets
+        if asset.id in ids or asset.object_name in names
+    ]
     return {"items": rows, "count": len(rows)}
 
 
@@ -124,7 +138,12 @@ ROUTES = (
     Route("GET", f"{_DATASET}/labels", _labels, query=PAGE),
     Route("GET", f"{_DATASET}/labels/skeleton", _skeletons),
     Route("GET", f"{_DATASET}/assets", _assets, query=(*PAGE, "cursor", *_STATUSES)),
-    Route("XGET", f"{_DATASET}/assets", _assets_by_id, body={"ids": UUIDS, **_STATUSES}),
+    Route(
+        "XGET",
+        f"{_DATASET}/assets",
+        _assets_by_id,
+        body={"ids": optional(UUIDS), "object_names": optional(STRINGS), **_STATUSES},
+    ),
     Route("GET", f"{_DATASET}/annotations", _annotations, query=PAGE),
     Route("GET", f"{_DATASET}/annotations/ids", _annotation_ids),
     Route(

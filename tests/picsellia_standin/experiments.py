@@ -63,6 +63,13 @@ def _create_project(call: Call) -> dict[str, Any]:
     return _project_row(project)
 
 
+def _delete_project(call: Call) -> None:
+    project, experiments = _experiments_of(call)
+    for experiment in experiments:
+        del call.state.experiments[experiment.id]
+    del call.state.projects[project.id]
+
+
 def _experiments_of(call: Call) -> tuple[Project, list[Experiment]]:
     project = lookup(call.state.projects, call.ids["project"], "project")
     return project, [each for each in call.state.experiments.values() if each.project is project]
@@ -288,6 +295,21 @@ def _datasets(call: Call) -> dict[str, Any]:
     return page(rows, call.query)
 
 
+def _attach_dataset(call: Call) -> dict[str, Any]:
+    experiment, name = _experiment(call), call.body["name"]
+    if name in experiment.datasets:
+        raise RefusedError(409, "Conflict", f"the name {name!r} is taken")
+    dataset = lookup(call.state.datasets, call.body["dataset_version_id"], "dataset version")
+    experiment.datasets[name] = dataset
+    return _dataset_row(name, dataset)
+
+
+def _detach_datasets(call: Call) -> None:
+    experiment, ids = _experiment(call), call.body["ids"]
+    kept = {alias: dataset for alias, dataset in experiment.datasets.items() if dataset.id not in ids}
+    experiment.datasets = kept
+
+
 def _find_dataset(call: Call) -> dict[str, Any]:
     datasets, alias = _experiment(call).datasets, call.query.get("name", "")
     if alias not in datasets:
@@ -393,6 +415,7 @@ ROUTES = (
         body={"name": NAME, "description": optional(TEXT)},
         status=201,
     ),
+    Route("DELETE", _PROJECT, _delete_project, status=204),
     Route("GET", f"{_PROJECT}/experiments", _experiments, query=PAGE),
     Route("GET", f"{_PROJECT}/experiments/find", _find_in_project, query=_BY_NAME),
     Route("POST", f"{_PROJECT}/experiments", _create_experiment, body=_NEW_EXPERIMENT, status=201),
@@ -435,6 +458,14 @@ ROUTES = (
     Route("PATCH", "/api/artifact/{artifact}", _update_artifact, body=_FILE_CHANGES),
     Route("DELETE", "/api/artifact/{artifact}", _delete_artifact, status=204),
     Route("GET", f"{_EXPERIMENT}/datasets", _datasets, query=PAGE),
+    Route(
+        "POST",
+        f"{_EXPERIMENT}/datasets",
+        _attach_dataset,
+        body={"name": NAME, "dataset_version_id": UUID},
+        status=201,
+    ),
+    Route("DELETE", f"{_EXPERIMENT}/datasets", _detach_datasets, body={"ids": UUIDS}, status=204),
     Route("GET", f"{_EXPERIMENT}/datasets/find", _find_dataset, query=("name",)),
     Route("GET", f"{_EXPERIMENT}/logging", _get_logging),
     Route("POST", f"{_EXPERIMENT}/logging", _send_logging, body=_LOGGING),

@@ -11,12 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import control, datasets, experiments, models, storage
+from . import control, datalake, datasets, experiments, models, storage
 from .routes import Call, Raw, Route
 from .schemas import RefusedError, require
 from .state import Request, State
 
-ROUTES = (*models.ROUTES, *datasets.ROUTES, *experiments.ROUTES, *storage.ROUTES, *control.ROUTES)
+ROUTES = (
+    *models.ROUTES,
+    *datasets.ROUTES,
+    *datalake.ROUTES,
+    *experiments.ROUTES,
+    *storage.ROUTES,
+    *control.ROUTES,
+)
 _PIECE = 64 * 1024
 
 
@@ -156,10 +163,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_content(self, answer: Raw) -> None:
         content = answer.content[: answer.cut]
-        for start in range(0, len(content), _PIECE if answer.pause else max(len(content), 1)):
-            time.sleep(answer.pause)
-            self.wfile.write(content[start : start + _PIECE] if answer.pause else content)
-            self.wfile.flush()
+        if answer.pause:
+            for start in range(0, len(content), _PIECE):
+                time.sleep(answer.pause)
+                self.wfile.write(content[start : start + _PIECE])
+                self.wfile.flush()
+        else:
+            self.wfile.write(content)
         if len(content) < len(answer.content):
             self._drop()
 

@@ -127,6 +127,27 @@ class Log:
 
 
 @dataclass
+class Dataset:
+    """A named placeholder of dataset versions."""
+
+    id: str
+    name: str
+    description: str = ""
+
+
+@dataclass
+class Data:
+    """An image in the datalake."""
+
+    id: str
+    filename: str
+    object_name: str
+    content_type: str = "image/png"
+    width: int = 64
+    height: int = 48
+
+
+@dataclass
 class Asset:
     """An image of a dataset version.
 
@@ -154,6 +175,7 @@ class DatasetVersion:
     version: str
     labels: list[str]
     type: str = "NOT_CONFIGURED"
+    description: str = ""
     assets: list[Asset] = field(default_factory=list)
 
 
@@ -286,6 +308,7 @@ class State:
     organization_id: str = field(default_factory=new_id)
     organization_name: str = "standin"
     connector_id: str = field(default_factory=new_id)
+    datalake_id: str = field(default_factory=new_id)
     parameters_key: str = "parameters"
     delay: float = 0.0
     body_delay: float = 0.0
@@ -294,7 +317,9 @@ class State:
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    dataset_origins: dict[str, Dataset] = field(default_factory=dict)
     datasets: dict[str, DatasetVersion] = field(default_factory=dict)
+    data: dict[str, Data] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -405,10 +430,20 @@ class State:
                 `{"rectangles": [{"label", "x", "y", "w", "h"}]}`.
         """
         with self.lock:
-            made = DatasetVersion(new_id(), new_id(), name, version, list(labels), type)
+            origin = self.add_dataset_origin(name)
+            made = DatasetVersion(new_id(), origin.id, name, version, list(labels), type)
             made.assets = [self._asset(**asset) for asset in assets]
             self.datasets[made.id] = made
             return made.id
+
+    def add_dataset_origin(self, name: str) -> Dataset:
+        """The dataset of this name, made when there is none."""
+        for dataset in self.dataset_origins.values():
+            if dataset.name == name:
+                return dataset
+        dataset = Dataset(new_id(), name)
+        self.dataset_origins[dataset.id] = dataset
+        return dataset
 
     def _asset(self, filename: str, content: bytes | str, **fields: Any) -> Asset:
         object_name = f"{new_id()}/{new_id()}"

@@ -20,6 +20,7 @@ from .schemas import (
     Field,
     RefusedError,
     one_of,
+    optional,
     problems,
 )
 from .state import Grant, State, StoredFile, Upload, new_id
@@ -79,19 +80,29 @@ def sign(call: Call, grant: Grant) -> str:
 def _object_name(call: Call) -> dict[str, str]:
     require_organization(call)
     _require_connector(call)
-    kind, context = call.body["type"], call.body["context"]
+    kind, context = call.body["type"], call.body.get("context")
+    if kind == "DATA" and context is None:
+        return {"object_name": _generate(call.state, "data")}
+    context = context or {}
     key = next(iter(context), "")
-    if len(context) != 1 or key not in CONTEXT[kind]:
-        raise RefusedError(400, "Invalid request", f"the context of {kind} is {' or '.join(CONTEXT[kind])}")
+    if len(context) != 1 or key not in CONTEXT.get(kind, ()):
+        raise RefusedError(
+            400, "Invalid request", f"the context of {kind} is {' or '.join(CONTEXT.get(kind, ('none',)))}"
+        )
     owners: dict[str, Any] = {
         "model_version_id": call.state.versions,
         "experiment_id": call.state.experiments,
         "job_id": call.state.jobs,
     }
     lookup(owners[key], context[key], key)
-    name = f"{call.state.organization_id}/{kind.lower()}/{context[key]}/{new_id()}/{call.body['filename']}"
-    call.state.object_names.add(name)
-    return {"object_name": name}
+    folder = f"{kind.lower()}/{context[key]}"
+    return {"object_name": _generate(call.state, folder, f"/{call.body['filename']}")}
+
+
+def _generate(state: State, folder: str, filename: str = "") -> str:
+    name = f"{state.organization_id}/{folder}/{new_id()}{filename}"
+    state.object_names.add(name)
+    return name
 
 
 def _presigned_form(call: Call) -> dict[str, Any]:
@@ -266,7 +277,7 @@ ROUTES = (
         "POST",
         "/api/organization/{organization}/connector/{connector}/generate_object_name",
         _object_name,
-        body={"filename": NAME, "type": one_of(OBJECT_TYPES), "context": OBJECT},
+        body={"filename": NAME, "type": one_of(OBJECT_TYPES), "context": optional(OBJECT)},
     ),
     Route("POST", f"{_STORAGE}/generate_presigned_url", _presigned_form, body=_START),
     Route("POST", f"{_STORAGE}/init_multipart_upload", _begin_parts, body=_START),

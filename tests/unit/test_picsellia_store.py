@@ -17,7 +17,8 @@ from picsellia_standin import Standin
 from builder.credentials import Credentials, make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.names import VersionName
-from builder.models.picsellia import PicselliaStore, readable_flags
+from builder.models.picsellia import PicselliaStore
+from builder.models.picsellia.fields import readable_flags
 from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
 from builder.models.store import ModelStore
 from builder.models.transport import Patience
@@ -184,9 +185,9 @@ def test_a_model_that_was_there_stays_when_its_version_fails(
     ("fields", "expected"),
     [
         ({"type": "MULTI"}, "takes no type MULTI for a version, though it lists it"),
-        ({"type": "DETECTION"}, "takes no type DETECTION .* OBJECT_DETECTION"),
-        ({"framework": "SKLEARN"}, "takes no framework SKLEARN .* TENSORFLOW, PYTORCH, ONNX"),
-        ({"parameters": {"rate": float("nan")}}, r"\[parameters\]: the parameters are not JSON"),
+        ({"type": "DETECTION"}, "'DETECTION' is no type: .* OBJECT_DETECTION"),
+        ({"framework": "SKLEARN"}, "'SKLEARN' is no framework: .* TENSORFLOW, PYTORCH, ONNX"),
+        ({"parameters": {"rate": float("nan")}}, "the parameters cannot be stored as JSON"),
         ({"image": IMAGE.model_copy(update={"env": {DIGEST_VARIABLE: "x"}})}, "set by trainpack itself"),
     ],
 )
@@ -316,7 +317,7 @@ def test_retry_after_is_kept(
     platform.fail("GET", "/models/find", status=429, headers={"Retry-After": "7"})
     platform.fail("GET", "/versions/find", status=503, headers={"Retry-After": "86400"})
     store.versions.get(NAME)
-    assert waits == [7.0, 30.0]
+    assert [seconds for seconds in waits if seconds] == [7.0, 30.0]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])

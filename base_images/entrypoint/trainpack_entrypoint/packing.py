@@ -43,6 +43,7 @@ class Artifact(NamedTuple):
 
         # Weights do not get smaller; a time that the format cannot hold must not lose a file.
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+            archive.comment = b"trainpack folder"  # so that a store gives it back as a folder
             for member in self.paths:
                 archive.write(os.path.join(self.folder, member), _text(member.partition(os.sep)[2]))
         return path

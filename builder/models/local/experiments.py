@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from builder.errors import UsageError
 from builder.models.folders import files_below
 from builder.models.local.database import Database
 from builder.models.local.datasets import LocalDatasets
@@ -18,7 +15,6 @@ from builder.models.local.objects import EXPERIMENTS, Objects, decode, encode, n
 from builder.models.local.versions import LocalVersions
 from builder.models.names import DatasetName, ExperimentName, ExperimentSummary, VersionName
 from builder.models.records import (
-    LOG_TYPES,
     Experiment,
     ExperimentFields,
     Log,
@@ -26,10 +22,9 @@ from builder.models.records import (
     Source,
     VersionFields,
 )
-from builder.models.values import check_alias, check_text, checked_experiment
+from builder.models.values import LINE, as_json, check_alias, check_log, checked_experiment
 
 RECEIVED = ("parameters", "labelmap", "image")
-LINE = "LINE"
 
 
 class LocalExperiments:
@@ -144,7 +139,7 @@ class LocalExperiments:
         """
         fields = checked_experiment(ExperimentFields(status=status), str(name))
         for log in logs:
-            _check_log(log, str(name))
+            check_log(log, str(name))
         self.objects.require(name)
         files = self._files.put(files_below(artifacts))
         with self._database.transaction():
@@ -222,7 +217,7 @@ class LocalExperiments:
         return tuple(Log(name=row["name"], type=row["type"], data=json.loads(row["data"])) for row in rows)
 
     def _log(self, id_: str, log: Log) -> None:
-        data = _as_json(log.data)
+        data = as_json(log.data)
         if log.type == LINE:
             rows = self._database.execute(
                 "SELECT data FROM logs WHERE experiment_id = ? AND name = ? AND type = ?",
@@ -234,26 +229,3 @@ class LocalExperiments:
             " ON CONFLICT DO UPDATE SET type = excluded.type, data = excluded.data",
             (id_, log.name, log.type, json.dumps(data, ensure_ascii=False)),
         )
-
-
-def _check_log(log: Log, place: str) -> None:
-    check_text(log.name, place)
-    if log.type not in LOG_TYPES:
-        raise UsageError(
-            f"{log.type!r} is no type of a log: expected one of {', '.join(LOG_TYPES)}", place=place
-        )
-    if log.type == LINE and not isinstance(log.data, list):
-        raise UsageError(f"the log {log.name!r} is a LINE, expected a list of its points", place=place)
-    try:
-        json.dumps(log.data)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the log {log.name!r} cannot be stored as JSON: {error}", place=place) from None
-
-
-def _as_json(data: Any) -> Any:
-    """The same with null for each number that is none: a loss that became NaN must not cost the report."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _as_json(value) for key, value in data.items()}
-    return [_as_json(item) for item in data] if isinstance(data, list | tuple) else data

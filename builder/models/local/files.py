@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainpack_entrypoint.schema import close_match
 
-from builder.errors import NotFoundError, StoreError, UsageError
-from builder.models.folders import unpack
+from builder.errors import NotFoundError, StoreError
+from builder.models.folders import new, unpack, writable
 from builder.models.local.blobs import Blobs, at_once
 from builder.models.local.database import Database
 from builder.models.names import DatasetName, ExperimentName, Name, VersionName
@@ -208,32 +205,3 @@ def _placed(owner: Name, label: str) -> Iterator[None]:
         raise StoreError(
             f"{label}: {error.message}", place=str(owner), remedy=error.remedy, details=details
         ) from None
-
-
-@contextmanager
-def writable(target: Path) -> Iterator[None]:
-    """Tell what cannot be written as the caller's to set right."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"this cannot be written: {error.strerror}", place=str(target)) from None
-
-
-@contextmanager
-def new(target: Path) -> Iterator[Path]:
-    """A path beside the target that becomes it once all is written; else nothing stays.
-
-    Raises:
-        UsageError: The target exists.
-    """
-    if os.path.lexists(target):
-        raise UsageError("this exists already", place=str(target), remedy="remove it, or name another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        yield temporary
-        temporary.rename(target)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
