@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from builder.errors import NotFoundError, ReadBackError, StoreError
 from builder.models.compare import diff
@@ -38,7 +39,7 @@ def write_fields(
             return store.versions.create(name, fields, source)
         return store.versions.update(name, fields)
 
-    _act(store, name, before, fields, act, whole=False)
+    _act(_Write(store, name, before, fields), act)
     held = _read_back(store, name, fields)
     if wrong := diff(held.fields, fields):
         raise ReadBackError(
@@ -66,59 +67,66 @@ def restore_fields(store: ModelStore, before: ModelVersion, fields: VersionField
         StoreError: The store failed; it says what was written.
     """
     name = before.name
-    _act(store, name, before, fields, lambda: store.versions.restore(name, fields), whole=True)
+    _act(_Write(store, name, before, fields, whole=True), lambda: store.versions.restore(name, fields))
     return _read_back(store, name, fields)
 
 
-def _act(
-    store: ModelStore,
-    name: VersionName,
-    before: ModelVersion | None,
-    fields: VersionFields,
-    act: Callable[[], ModelVersion],
-    *,
-    whole: bool,
-) -> None:
+@dataclass(frozen=True)
+class _Write:
+    store: ModelStore
+    name: VersionName
+    before: ModelVersion | None
+    fields: VersionFields
+    whole: bool = False
+
+    @property
+    def was(self) -> VersionFields:
+        return self.before.fields if self.before else VersionFields()
+
+    def missing(self, fields: VersionFields) -> tuple[Change, ...]:
+        """What is not yet as it is to be."""
+        return diff(fields, self.fields, whole=self.whole)
+
+
+def _act(write: _Write, act: Callable[[], ModelVersion]) -> None:
     try:
         act()
     except StoreError as error:
-        if _took_effect(store, name, fields, whole=whole):
+        if _took_effect(write):
             return
-        details = (*error.details, *_what_is_there(store, name, before, fields, whole=whole))
+        details = (*error.details, *_what_is_there(write, error))
         told = StoreError(error.message, place=error.place, details=details, remedy=error.remedy)
         raise told from None
 
 
-def _took_effect(store: ModelStore, name: VersionName, fields: VersionFields, *, whole: bool) -> bool:
+def _took_effect(write: _Write) -> bool:
     # Only the answer may have been lost: then nothing failed.
     try:
-        return not diff(store.versions.get(name).fields, fields, whole=whole)
+        return not write.missing(write.store.versions.get(write.name).fields)
     except StoreError:
         return False
 
 
-def _what_is_there(
-    store: ModelStore,
-    name: VersionName,
-    before: ModelVersion | None,
-    fields: VersionFields,
-    *,
-    whole: bool,
-) -> tuple[str, ...]:
-    was = before.fields if before else VersionFields()
-    wanted = diff(was, fields, whole=whole)
+def _what_is_there(write: _Write, error: StoreError) -> tuple[str, ...]:
     try:
-        now = store.versions.get(name)
+        now = write.store.versions.get(write.name)
     except NotFoundError:
-        return (_absent(store, name, before),)
-    except StoreError as error:
-        fields_told = ", ".join(change.field for change in wanted) or "the empty version"
-        return (
-            f"whether this was written is not known, {name} cannot be read ({error.message}): {fields_told}",
-        )
-    if before is not None and not diff(was, now.fields, whole=True):
-        return (f"nothing was written: {name} is as it was",)
-    return _field_by_field(wanted, diff(now.fields, fields, whole=whole))
+        return (_absent(write.store, write.name, write.before),)
+    except StoreError as unread:
+        return (_unread(write.missing(write.was), error, unread),)
+    if write.before is not None and not diff(write.was, now.fields, whole=True):
+        return (f"nothing was written: {write.name} is as it was",)
+    return _field_by_field(write.missing(write.was), write.missing(now.fields))
+
+
+def _unread(wanted: tuple[Change, ...], error: StoreError, unread: StoreError) -> str:
+    """What is known of a write after which the store cannot be read."""
+    fields = ", ".join(change.field for change in wanted) or "the empty version"
+    if error.written:
+        return f"written, and accepted by the store: {fields}"
+    if error.written is None:
+        return f"whether this was written is not known, the store cannot be read ({unread.message}): {fields}"
+    return "nothing was written: the store failed before the write"
 
 
 def _absent(store: ModelStore, name: VersionName, before: ModelVersion | None) -> str:

@@ -10,13 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from picsellia_standin import Standin
 
+from builder.credentials import make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.compare import diff_versions
 from builder.models.copy import Copied, CopyPlan, copy_version, not_carried
 from builder.models.local.store import LocalStore
 from builder.models.local.versions import LocalVersions
 from builder.models.names import DatasetName, ExperimentName, VersionName
+from builder.models.picsellia import PicselliaStore
 from builder.models.records import (
     DatasetFields,
     DockerImage,
@@ -25,6 +28,7 @@ from builder.models.records import (
     StoredFile,
     VersionFields,
 )
+from builder.models.transport import Patience
 
 STORE_FILE = LocalVersions.store_file
 FROM, TO = VersionName(model="team/fußgänger", version="v3"), VersionName(model="other", version="v1")
@@ -243,3 +247,37 @@ def test_what_a_store_cannot_hold_is_named(
     assert lines[0] == "notebook_link: 'https://left' could not be cleared"
     assert lines[1] == "source: picsellia keeps none of a copy; it is local:p/e, datasets: none"
     assert lines[2].startswith("creator: ada")
+
+
+def test_a_version_survives_the_way_to_picsellia_and_back(
+    stores: tuple[LocalStore, LocalStore], original: LocalStore, tmp_path: Path
+) -> None:
+    there = VersionName(store="picsellia", model="pedestrian", version="v3")
+    with Standin() as platform:
+        credentials = make_credentials({"token": platform.token, "host": platform.url}, "the test")
+        picsellia = PicselliaStore.connect(credentials, Patience(tries=2, pause=0.001))
+        copy_version((original, picsellia), (FROM, there))
+        assert picsellia.versions.get(there).fields == FIELDS
+        again = copy_version((original, picsellia), (FROM, there), update=True)
+        assert again.plan.changes == ()
+        copy_version((picsellia, stores[1]), (there, TO))
+    assert stores[1].versions.get(TO).fields == FIELDS
+    got = stores[1].versions.fetch_file(TO, "weights", tmp_path / "got")
+    assert got.read_bytes() == b"weights"
+    folder = stores[1].versions.fetch_file(TO, "thumbnail", tmp_path / "got")
+    assert (folder / "a" / "b" / "c" / "last.pt").read_bytes() == b"checkpoint"
+    assert stores[1].versions.fetch_thumbnail(TO, tmp_path / "t").read_bytes() == b"picture"
+
+
+def test_the_source_that_picsellia_cannot_hold_is_told(
+    stores: tuple[LocalStore, LocalStore], tmp_path: Path
+) -> None:
+    name = ExperimentName(project="p", experiment="e")
+    stores[0].experiments.create(name, ExperimentFields())
+    stores[0].experiments.publish(name, FROM)
+    with Standin() as platform:
+        credentials = make_credentials({"token": platform.token, "host": platform.url}, "the test")
+        picsellia = PicselliaStore.connect(credentials, Patience(tries=2, pause=0.001))
+        there = VersionName(store="picsellia", model="pedestrian", version="v3")
+        done = copy_version((stores[0], picsellia), (FROM, there))
+    assert done.not_carried[0].startswith("source: picsellia keeps none of a copy; it is local:p/e")

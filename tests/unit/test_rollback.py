@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from picsellia_standin import Standin
 
 from builder.attach import attach
+from builder.credentials import make_credentials
 from builder.errors import NotFoundError, ReadBackError, StoreError, UsageError
+from builder.models.compare import diff
 from builder.models.journal import Entry, Journal, read_entry
 from builder.models.local.store import LocalStore
 from builder.models.names import VersionName
+from builder.models.picsellia import PicselliaStore
 from builder.models.records import DockerImage, ModelVersion, VersionFields
+from builder.models.transport import Patience
 from builder.rollback import Rollback, rollback
 
 NAME = VersionName(model="team/fußgänger", version="v3")
@@ -234,3 +240,35 @@ def test_without_a_place_for_the_record_nothing_is_written(store: LocalStore, tm
         attach(store, NAME, fields("1"), journal=Journal(tmp_path / "a-file"))
     assert "TRAINPACK_STORE" in str(caught.value.remedy)
     assert held(store) == BEFORE
+
+
+@pytest.fixture
+def platform_store() -> Iterator[PicselliaStore]:
+    with Standin() as platform:
+        credentials = make_credentials({"token": platform.token, "host": platform.url}, "the test")
+        yield PicselliaStore.connect(credentials, Patience(tries=2, pause=0.001))
+
+
+def test_on_picsellia_an_attach_over_another_image_is_undone_whole(
+    platform_store: PicselliaStore, journal: Journal
+) -> None:
+    name = VersionName(store="picsellia", model="pedestrian", version="v3")
+    before = fields("1", description="by hand", notebook_link="https://example.com/n", type="POINT")
+    platform_store.versions.create(name, before)
+    wanted = fields("2", labelmap={"0": "car"}, parameters={"epochs": 20}, framework="ONNX")
+    attach(platform_store, name, wanted, journal=journal)
+    done = rollback(platform_store, name, [entry for _, entry in journal.entries(name)])
+    assert done.left == ()
+    assert diff(platform_store.versions.get(name).fields, before, whole=True) == ()
+
+
+def test_on_picsellia_what_was_empty_and_cannot_be_cleared_is_listed(
+    platform_store: PicselliaStore, journal: Journal
+) -> None:
+    name = VersionName(store="picsellia", model="pedestrian", version="v3")
+    platform_store.versions.create(name, VersionFields(parameters={"epochs": 3}))
+    attach(platform_store, name, fields("1", notebook_link="https://example.com/n"), journal=journal)
+    done = rollback(platform_store, name, [entry for _, entry in journal.entries(name)])
+    left = {change.field for change in done.left}
+    assert {"framework", "image.name", "image.tag", "notebook_link"} <= left
+    assert platform_store.versions.get(name).fields.parameters == {"epochs": 3}
