@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,16 @@ from picsellia_standin.state import Fault
 
 from builder.attach import attach
 from builder.credentials import make_credentials
-from builder.errors import StoreError
+from builder.errors import ReadBackError, StoreError
+from builder.models.compare import diff
 from builder.models.journal import Journal
+from builder.models.local.store import LocalStore
 from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import DIGEST_VARIABLE, Attachment, DockerImage, VersionFields
+from builder.models.store import ModelStore
 from builder.models.transport import Patience
+from builder.rollback import rollback
 
 NAME = VersionName(store="picsellia", model="pedestrian", version="v3")
 DIGEST = f"sha256:{'ab' * 32}"
@@ -182,3 +188,45 @@ def test_a_lost_answer_to_the_write_is_no_failure(tmp_path: Path) -> None:
         standin.failing = ("PATCH", f"/api/model/version/{version}")
         assert attached(standin, Journal(tmp_path), create=False).written
         assert is_whole(held(standin))
+
+
+@pytest.mark.parametrize("kind", ["local", "picsellia"])
+def test_attaches_at_once_leave_one_of_them_whole_and_tell_the_others(tmp_path: Path, kind: str) -> None:
+    name = VersionName(store=kind, model="pedestrian", version="v3")
+    candidates = [fields_of(number) for number in range(4)]
+    journal = Journal(tmp_path / "attached")
+
+    with Standin() as standin:
+
+        def connect() -> ModelStore:
+            if kind == "local":
+                return LocalStore(tmp_path / "store")
+            credentials = make_credentials({"token": standin.token, "host": standin.url}, "the test")
+            return PicselliaStore.connect(credentials, Patience(tries=2, pause=0.001))
+
+        connect().versions.create(name, FIELDS)
+        start = threading.Barrier(len(candidates))
+
+        def one(fields: VersionFields) -> bool:
+            store = connect()
+            start.wait()
+            try:
+                attach(store, name, fields, journal=journal)
+            except ReadBackError:
+                return False
+            return True
+
+        for _ in range(5):
+            with ThreadPoolExecutor(len(candidates)) as pool:
+                told = list(pool.map(one, candidates))
+            held_now = connect().versions.get(name).fields
+            winners = [number for number, each in enumerate(candidates) if not diff(held_now, each)]
+            assert len(winners) == 1, "what is held is one of them, and of nothing else a part"
+            assert told[winners[0]]
+        entries = [entry for _, entry in journal.entries(name)]
+        assert rollback(connect(), name, entries).left == ()
+
+
+def fields_of(number: int) -> VersionFields:
+    image = DockerImage(name="registry.example.com/a", tag=str(number), digest=f"sha256:{number:064}")
+    return VersionFields(parameters={"epochs": number}, labelmap={"0": f"label {number}"}, image=image)
