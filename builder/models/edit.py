@@ -75,7 +75,7 @@ def create(
     made = write_fields(store, name, None, fields)
     if thumbnail is None:
         return made
-    store.versions.store_thumbnail(name, thumbnail)
+    _store_picture(store, name, thumbnail, "the version with its fields")
     return store.versions.get(name)
 
 
@@ -105,13 +105,25 @@ def edit(
     if changes and not dry_run:
         write_fields(store, name, held, fields)
     if thumbnail and not dry_run:
-        store.versions.store_thumbnail(name, thumbnail)
+        _store_picture(store, name, thumbnail, ", ".join(each.field for each in changes) or "nothing else")
     return Edited(
         version=name,
         changes=changes,
         written=bool(changes or thumbnail) and not dry_run,
         thumbnail=bool(thumbnail) and not dry_run,
     )
+
+
+def _store_picture(store: ModelStore, name: VersionName, path: Path, written: str) -> None:
+    try:
+        store.versions.store_thumbnail(name, path)
+    except StoreError as error:
+        raise StoreError(
+            error.message,
+            place=error.place,
+            details=(*error.details, f"written: {written}", "not written, or not known to be: thumbnail"),
+            remedy=error.remedy,
+        ) from None
 
 
 def _exists(store: ModelStore, name: VersionName) -> bool:

@@ -12,6 +12,7 @@ from commands import Ended
 from picsellia_standin import Standin
 
 from builder.cli.dispatch import run
+from builder.errors import StoreError
 from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.store import LocalStore
 from builder.models.names import VersionName
@@ -263,6 +264,20 @@ def test_edit_changes_what_is_named_and_leaves_the_rest(models: Models) -> None:
         update={"parameters": {"epochs": 20}, "image": image}
     )
     assert "hf_private" not in ended.output
+
+
+def test_a_picture_that_cannot_be_stored_leaves_the_fields_and_says_so(
+    models: Models, picture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr("builder.models.local.versions.LocalVersions.store_thumbnail", full)
+    ended = models("create", "pedestrian/v3", "-p", "epochs=1", "--thumbnail", picture)
+    assert (ended.code, "written: the version with its fields" in ended.stderr) == (1, True)
+    ended = models("edit", "pedestrian/v3", "-p", "epochs=2", "--thumbnail", picture)
+    assert (ended.code, "written: parameters.epochs" in ended.stderr) == (1, True)
+    assert held("pedestrian/v3").fields.parameters == {"epochs": 2}
 
 
 def test_an_edit_that_changes_nothing_says_so_and_leaves_no_history(models: Models) -> None:

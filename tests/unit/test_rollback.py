@@ -154,6 +154,16 @@ def test_an_attach_that_was_cut_off_before_its_write_is_skipped(store: LocalStor
     assert journal.entries(NAME) == ()
 
 
+def test_where_only_a_cut_off_attach_is_recorded_there_is_nothing_to_roll_back(
+    store: LocalStore, journal: Journal
+) -> None:
+    made = store.versions.create(NAME, BEFORE)
+    now = datetime.now(UTC)
+    journal.add(Entry(version=NAME, version_id=made.id, attached=now, before=BEFORE, after=fields("2")))
+    with pytest.raises(NotFoundError, match="nothing to roll back"):
+        back(store, journal)
+
+
 def test_a_version_of_the_same_name_in_another_place_is_left_alone(
     store: LocalStore, journal: Journal, tmp_path: Path
 ) -> None:
