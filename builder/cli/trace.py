@@ -48,16 +48,19 @@ def trace(
 def _tree(traced: Trace) -> str:
     if not traced.links:
         return f"{traced.subject}\n└─ nothing is linked to it: no image is attached, and no source is known"
-    return "\n".join([traced.subject, *_branches(traced.subject, traced.links)])
+    children: dict[str, list[Link]] = {}
+    for link in traced.links:
+        children.setdefault(link.from_, []).append(link)
+    return "\n".join([traced.subject, *_branches(traced.subject, children, ())])
 
 
-def _branches(node: str, links: tuple[Link, ...]) -> list[str]:
+def _branches(node: str, children: dict[str, list[Link]], above: tuple[str, ...]) -> list[str]:
+    # A label may name the image itself: what was shown above is not followed again.
+    links = [] if node in above else children.get(node, [])
     lines: list[str] = []
-    children = [link for link in links if link.from_ == node]
-    # A label may name the image itself: what was shown is not followed again.
-    others = tuple(link for link in links if link.from_ != node)
-    for link in children:
-        last = link is children[-1]
+    for link in links:
+        last = link is links[-1]
         lines.append(f"{'└─' if last else '├─'} {link.kind}: {link.to}  [{link.status}: {link.why}]")
-        lines += [f"{'   ' if last else '│  '}{line}" for line in _branches(link.to, others)]
+        below = _branches(link.to, children, (*above, node))
+        lines += [f"{'   ' if last else '│  '}{line}" for line in below]
     return lines

@@ -40,7 +40,7 @@ def read_annotations(path: Path) -> Annotations | None:
         raise UsageError(
             f"these annotations are not in COCO's form: {problem}",
             place=str(path),
-            remedy="expected the lists images, annotations and categories; see docs/cli.md",
+            remedy="expected the lists images, annotations and categories, joined by their ids",
         )
     categories = sorted(document["categories"], key=lambda category: category["id"])
     return Annotations(

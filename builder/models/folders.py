@@ -11,6 +11,7 @@ import shutil
 import stat
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ from builder.errors import StoreError, UsageError
 MARK = b"trainpack folder"
 CHUNK = 1024 * 1024
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+# Encrypted or unknown entries are a RuntimeError; NotImplementedError is one.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _LARGE = 2**31 - 2**20  # a zip says larger sizes in another form, chosen before they are written
 
 
@@ -99,13 +102,7 @@ def unpack(packed: Path, folder: Path) -> None:
             folder.mkdir()
             for entry in archive.infolist():
                 _unpack_entry(archive, entry, folder)
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        FileExistsError,
-        NotADirectoryError,
-    ) as error:
+    except (*_DAMAGE, FileExistsError, NotADirectoryError) as error:
         if isinstance(error, FileExistsError) and error.filename == str(folder):
             raise
         raise StoreError(f"the packed folder cannot be unpacked: {error}", place=str(packed)) from None
@@ -178,7 +175,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     for parent, folders, files in os.walk(root, onerror=_refuse):
         for name in [*files, *(name for name in folders if Path(parent, name).is_symlink())]:
             path = Path(parent, name)
-            if not path.is_file():
+            if not _is_file(path):
                 raise UsageError("this is no file", place=str(path), remedy="replace or remove it")
             found.append((os.path.relpath(path, root), path))
         if not (folders or files) and parent != root:
@@ -186,5 +183,12 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     return iter(sorted(found))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        _refuse(error)
+
+
 def _refuse(error: OSError) -> NoReturn:
-    raise UsageError(f"this folder cannot be read: {error.strerror}", place=str(error.filename))
+    raise UsageError(f"this cannot be read: {error.strerror}", place=str(error.filename))

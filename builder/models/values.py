@@ -89,14 +89,15 @@ def checked_experiment(fields: ExperimentFields, place: str) -> ExperimentFields
 
 
 def checked_dataset(fields: DatasetFields, place: str) -> DatasetFields:
-    """The fields as they are written: the type in upper case.
+    """The fields as they are written: the type in upper case, NOT_CONFIGURED as none.
 
     Raises:
         UsageError: A value that no dataset version can have.
     """
     for label in fields.labels:
         check_text(label, place)
-    return fields.model_copy(update={"type": _choice("type", fields.type, INFERENCE_TYPES, place)})
+    kind = _choice("type", fields.type, INFERENCE_TYPES, place)
+    return fields.model_copy(update={"type": None if kind == NOT_CONFIGURED else kind})
 
 
 def _check_tables(fields: VersionFields | ExperimentFields, place: str) -> None:

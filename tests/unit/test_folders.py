@@ -96,3 +96,14 @@ def test_what_is_no_folder_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be read") as caught:
         files_below(tmp_path / name)
     assert caught.value.place == str(tmp_path / name)
+
+
+def test_a_compressed_entry_that_is_damaged_is_told(tmp_path: Path) -> None:
+    archive = tmp_path / "packed"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a", b"a" * 10_000)
+    content = bytearray(archive.read_bytes())
+    content[33:36] = b"\xff\xff\xff"
+    archive.write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be unpacked"):
+        unpack(archive, tmp_path / "out")

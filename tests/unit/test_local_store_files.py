@@ -115,7 +115,7 @@ def test_the_same_folder_is_one_content_whenever_and_wherever_it_is_stored(
 ) -> None:
     for number, place in enumerate(("here", "there")):
         for name in ("b/2", "a") if number else ("a", "b/2"):
-            os.utime(write(tmp_path / place / name, name), (number, number))
+            os.utime(write(tmp_path / place / name, name), (number * 10**9, number * 10**9))
         store.versions.store_file(NAME, tmp_path / place)
     assert len(kept(folder)) == 1
 

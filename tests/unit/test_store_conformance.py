@@ -363,6 +363,8 @@ def test_a_thumbnail_is_apart_from_the_files(store: ModelStore, name: VersionNam
     assert held.thumbnail == stored
     assert [file.name for file in held.files] == ["thumbnail"]
     assert store.versions.fetch_thumbnail(name, tmp_path / "out").read_text() == "png"
+    with pytest.raises(UsageError, match="folder"):
+        store.versions.store_thumbnail(name, tmp_path)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from builder.errors import UsageError
 from builder.models.local.database import Database
 from builder.models.local.files import FILE, THUMBNAIL, Files, own_name
 from builder.models.local.listing import list_versions
@@ -160,10 +161,12 @@ class LocalVersions:
         """Keep a picture as the version's thumbnail.
 
         Raises:
-            UsageError: The path cannot be read.
+            UsageError: The path cannot be read, or is a folder.
             NotFoundError: The version does not exist.
             StoreError: The store failed.
         """
+        if path.is_dir():
+            raise UsageError("this is a folder, expected a picture", place=str(path))
         return self._store(name, path, THUMBNAIL, THUMBNAIL)
 
     def fetch_thumbnail(self, name: VersionName, into: Path) -> Path:
