@@ -148,8 +148,8 @@ def _add_assets(call: Call) -> dict[str, Any]:
             version.assets.append(
                 Asset(new_id(), id_, new_id(), data.filename, data.object_name, data.width, data.height)
             )
-    job = call.state.add_job(status="SUCCESS")
-    return {"job": {"id": job, "status": "SUCCESS"}}
+    status = call.state.assets_job_status
+    return {"job": {"id": call.state.add_job(status=status), "status": status}}
 
 
 def _bulk_annotations(call: Call) -> dict[str, int]:

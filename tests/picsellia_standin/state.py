@@ -297,6 +297,7 @@ class State:
 
     Attributes:
         delay: Seconds before every answer.
+        assets_job_status: How the jobs end that add images to dataset versions.
         body_delay: Seconds before each 64 KiB of a download.
         checksums: The headers that downloads carry, in lower case: `content-md5`, `x-goog-hash`,
             `x-amz-checksum-sha256`, `x-amz-checksum-crc32`.
@@ -310,6 +311,7 @@ class State:
     connector_id: str = field(default_factory=new_id)
     datalake_id: str = field(default_factory=new_id)
     parameters_key: str = "parameters"
+    assets_job_status: str = "SUCCESS"
     delay: float = 0.0
     body_delay: float = 0.0
     checksums: set[str] = field(default_factory=set)

@@ -135,6 +135,15 @@ def test_a_dataset_version_that_exists_is_refused(
     assert not platform.data
 
 
+def test_a_job_of_the_platform_that_fails_is_told_and_nothing_stays(
+    store: PicselliaStore, platform: Standin, street: Path
+) -> None:
+    platform.assets_job_status = "FAILED"
+    with pytest.raises(StoreError, match=r"could not add the images: its job .* is FAILED"):
+        store.datasets.add(DATASET, BOXES, street)
+    assert (platform.data, platform.datasets, platform.dataset_origins) == ({}, {}, {})
+
+
 def test_a_missing_dataset_is_told(store: PicselliaStore, platform: Standin, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no dataset 'street'"):
         store.datasets.get(DATASET)

@@ -173,7 +173,7 @@ def test_a_report_that_fails_half_way_says_what_was_written(
         store.experiments.report(
             EXPERIMENT, "SUCCESS", [Log(name="a", type="VALUE", data=1)], tmp_path / "out"
         )
-    assert caught.value.details == ("written: weights",)
+    assert caught.value.details == ("files written: 1 of 1", "logs written: none")
     assert store.experiments.get(EXPERIMENT).fields.status == "WAITING"
 
 
@@ -285,6 +285,15 @@ def test_a_version_that_has_the_experiments_name_is_in_the_way_and_told(
     with pytest.raises(StoreError, match="names a version after its experiment") as caught:
         store.experiments.publish(EXPERIMENT, VERSION)
     assert "rename the version 'first'" in str(caught.value.remedy)
+
+
+def test_a_new_model_that_cannot_be_removed_again_is_told(store: PicselliaStore, platform: Standin) -> None:
+    base(platform)
+    store.experiments.create(EXPERIMENT, ExperimentFields(), V2)
+    platform.fail("PATCH", "/model/version/", status=400, times=None)
+    platform.fail("DELETE", "/api/model/", status=500, times=None)
+    with pytest.raises(StoreError, match="the version that it made is left over"):
+        store.experiments.publish(EXPERIMENT, replace(VERSION, model="new"))
 
 
 def test_a_mask_experiment_can_be_published(store: PicselliaStore, platform: Standin) -> None:

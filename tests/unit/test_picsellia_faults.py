@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import traceback
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from picsellia_standin import Experiment, Standin, StoredFile
-from picsellia_standin.state import DatasetVersion
+from picsellia_standin.state import DatasetVersion, Fault
 from picsellia_store import (
     BOXES,
     DATASET,
@@ -43,6 +44,7 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Prepare = Callable[[Standin, PicselliaStore], object]
 Operation = Callable[[PicselliaStore], object]
+Walk = Callable[[Prepare, Operation], None]
 
 
 def walk(prepare: Prepare, operation: Operation) -> None:
@@ -73,6 +75,40 @@ def walk(prepare: Prepare, operation: Operation) -> None:
                 assert failure["times"] is None, f"{case}: {error}"
                 assert not secrets_in(platform, "".join(traceback.format_exception(error))), case
                 assert contents(platform) == before or TOLD.search(error.message), f"{case}: {error}"
+
+
+def walk_away(prepare: Prepare, operation: Operation) -> None:
+    """Let the platform go away for good with each request of an operation, which it still takes.
+
+    It must be as it was, or the error must say what was done, or may have been.
+    """
+    for number in itertools.count():
+        with Standin() as platform:
+            store = connect(platform)
+            prepare(platform, store)
+            before = contents(platform)
+            go_away(platform, len(platform.requests) + number)
+            error = failure_of(operation, store)
+            if error is None:
+                break
+            case = f"request {number}, {platform.requests[number - 1]}"
+            assert not secrets_in(platform, "".join(traceback.format_exception(error))), case
+            assert contents(platform) == before or TOLD.search(error.message), f"{case}: {error}"
+    assert number > 3
+
+
+def go_away(platform: Standin, last: int) -> None:
+    """Take so many requests, the last without an answer, and drop every other one."""
+    regular = platform.take_fault
+    gone = Fault("*", re.compile(""), 0, None, {}, after=False, message="", cut="")
+
+    def take_fault(method: str, path: str, *, after: bool = False, cut: str = "") -> Fault | None:
+        count = len(platform.requests)
+        if not cut and (count > last or (count == last and after)):
+            return gone
+        return regular(method, path, after=after, cut=cut)
+
+    platform.take_fault = take_fault  # type: ignore[method-assign]
 
 
 def open_ids(path: str) -> str:
@@ -147,16 +183,22 @@ def with_base(platform: Standin, store: PicselliaStore) -> None:
     base(platform)
 
 
-def test_creating_survives_or_tells_each_request_that_fails() -> None:
+both = pytest.mark.parametrize("walk", [walk, walk_away])
+
+
+@both
+def test_creating_survives_or_tells_each_request_that_fails(walk: Walk) -> None:
     walk(nothing, lambda store: store.versions.create(VERSION, FIELDS))
 
 
-def test_updating_survives_or_tells_each_request_that_fails() -> None:
+@both
+def test_updating_survives_or_tells_each_request_that_fails(walk: Walk) -> None:
     change = VersionFields(description="new", parameters={"epochs": 1})
     walk(a_version, lambda store: store.versions.update(VERSION, change))
 
 
-def test_storing_a_file_survives_or_tells_each_request_that_fails(tmp_path: Path) -> None:
+@both
+def test_storing_a_file_survives_or_tells_each_request_that_fails(walk: Walk, tmp_path: Path) -> None:
     def prepare(platform: Standin, store: PicselliaStore) -> None:
         a_version(platform, store)
         store.versions.store_file(VERSION, write(tmp_path / "weights", b"old"), "weights")
@@ -167,17 +209,20 @@ def test_storing_a_file_survives_or_tells_each_request_that_fails(tmp_path: Path
     walk(prepare, operation)
 
 
-def test_creating_an_experiment_survives_or_tells_each_request_that_fails() -> None:
+@both
+def test_creating_an_experiment_survives_or_tells_each_request_that_fails(walk: Walk) -> None:
     fields = ExperimentFields(parameters={"epochs": 1}, labelmap={"0": "bus"}, status="RUNNING")
     walk(with_base, lambda store: store.experiments.create(EXPERIMENT, fields, V2))
 
 
-def test_attaching_a_dataset_survives_or_tells_each_request_that_fails() -> None:
+@both
+def test_attaching_a_dataset_survives_or_tells_each_request_that_fails(walk: Walk) -> None:
     newer = replace(DATASET, version="2025")
     walk(an_experiment, lambda store: store.experiments.attach_dataset(EXPERIMENT, "train", newer))
 
 
-def test_a_report_survives_or_tells_each_request_that_fails(tmp_path: Path) -> None:
+@both
+def test_a_report_survives_or_tells_each_request_that_fails(walk: Walk, tmp_path: Path) -> None:
     write(tmp_path / "out/new")
     write(tmp_path / "out/weights")
     logs = [Log(name="loss", type="LINE", data=[1, 2]), Log(name="best", type="VALUE", data=1)]
@@ -185,12 +230,14 @@ def test_a_report_survives_or_tells_each_request_that_fails(tmp_path: Path) -> N
     walk(an_experiment, lambda store: store.experiments.report(EXPERIMENT, "SUCCESS", logs, outputs))
 
 
+@both
 @pytest.mark.parametrize("model", ["pedestrian", "new"])
-def test_publishing_survives_or_tells_each_request_that_fails(model: str) -> None:
+def test_publishing_survives_or_tells_each_request_that_fails(walk: Walk, model: str) -> None:
     name = replace(VERSION, model=model)
     walk(an_experiment, lambda store: store.experiments.publish(EXPERIMENT, name))
 
 
-def test_adding_a_dataset_survives_or_tells_each_request_that_fails(tmp_path: Path) -> None:
+@both
+def test_adding_a_dataset_survives_or_tells_each_request_that_fails(walk: Walk, tmp_path: Path) -> None:
     folder = street(tmp_path)
     walk(nothing, lambda store: store.datasets.add(DATASET, BOXES, folder))

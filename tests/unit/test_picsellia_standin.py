@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import picsellia_standin
+import PIL.Image
 import pytest
 import requests
 from picsellia_standin import Experiment, RefusedError, Standin
@@ -653,3 +654,35 @@ def test_a_delay_holds_answers_back(platform: Standin) -> None:
     platform.delay = 60
     with pytest.raises(requests.ReadTimeout):
         requests.get(f"{platform.url}/api/home/ping", timeout=0.3)
+
+
+def test_images_go_through_the_datalake_into_a_dataset_version(
+    platform: Standin, client: Any, tmp_path: Path
+) -> None:
+    image = tmp_path / "a.png"
+    PIL.Image.new("RGB", (5, 4)).save(image)
+    version = client.create_dataset("street").create_version("1", type="OBJECT_DETECTION")
+    data = client.get_datalake().upload_data(image)
+    version.add_data(data)
+    asset = version.list_assets()[0]
+    assert (asset.filename, asset.width, asset.height) == ("a.png", 5, 4)
+    with pytest.raises(exceptions.ResourceConflictError):
+        client.create_dataset("street")
+    with pytest.raises(exceptions.ResourceConflictError):
+        client.get_dataset("street").create_version("1")
+    data.delete()
+    version.delete()
+    client.get_dataset("street").delete()
+    assert (platform.data, platform.datasets, platform.dataset_origins) == ({}, {}, {})
+
+
+def test_a_dataset_is_detached_whatever_its_aliases(platform: Standin, client: Any) -> None:
+    platform.add_dataset("street", "1")
+    version = client.get_dataset("street").get_version("1")
+    experiment = client.get_experiment_by_id(platform.add_experiment("project", "e"))
+    experiment.attach_dataset("train", version)
+    experiment.attach_dataset("test", version)
+    with pytest.raises(exceptions.ResourceConflictError):
+        experiment.attach_dataset("test", version)
+    experiment.detach_dataset(version)
+    assert experiment.get_attached_dataset_versions() == {}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,17 @@ from builder.models.names import DatasetName, ExperimentName, ExperimentSummary,
 from builder.models.picsellia.datasets import PicselliaDatasets, dataset_name
 from builder.models.picsellia.fields import (
     STORE,
-    configured,
-    docker_keywords,
-    labelmap,
     provenance,
     read_image,
 )
 from builder.models.picsellia.files import fetch, no_file, stored_files, upload
+from builder.models.picsellia.logs import FIELDS, LABELMAP, PARAMETERS, PUBLISHED, read_experiment, write_log
 from builder.models.picsellia.platform import Platform, at_once, enum
-from builder.models.picsellia.speaking import TakenError, having, in_doubt, undone
+from builder.models.picsellia.publishing import exported, published_keywords
+from builder.models.picsellia.speaking import having, in_doubt, undone
 from builder.models.picsellia.versions import PicselliaVersions
 from builder.models.records import DockerImage, Experiment, ExperimentFields, Log, ModelVersion
-from builder.models.values import LINE, as_json, check_alias, check_log, check_name, checked_experiment
-
-PARAMETERS, LABELMAP = "parameters", "labelmap"  # by convention, these fields are logs
-IMAGE = "trainpack"  # the table in which a container says which image it is
-PUBLISHED = "trainpack-versions"  # the table of the versions that it became, which the platform does not tell
-_FIELDS = (PARAMETERS, LABELMAP, PUBLISHED)
+from builder.models.values import check_alias, check_log, check_name, checked_experiment
 
 
 class PicselliaExperiments:
@@ -114,7 +107,8 @@ class PicselliaExperiments:
         if wanted.image is not None:
             _refuse_image(name, wanted.image, self._base(experiment))
         self._write(experiment, wanted)
-        with having("the experiment was written"):
+        written = any(value is not None for _, value in wanted)
+        with having("the experiment was written") if written else nullcontext():
             return self._read(name, experiment)
 
     def attach_dataset(self, name: ExperimentName, alias: str, dataset: DatasetName) -> Experiment:
@@ -148,25 +142,29 @@ class PicselliaExperiments:
             check_log(log, str(name))
         files = files_below(artifacts)
         experiment = self._require(name)
-        done = []
+        stored: list[str] = []
+        logged: list[str] = []
 
         def store(item: tuple[str, Path]) -> None:
             self._store(experiment, *item)
-            done.append(item[0])
+            stored.append(item[0])
 
         try:
             for _ in at_once(store, files.items()):
                 pass
             for log in logs:
-                self._log(experiment, log)
-                done.append(f"the log {log.name}")
+                write_log(self._platform, experiment, log)
+                logged.append(log.name)
             self._write(experiment, fields)
         except StoreError as error:
             raise StoreError(
                 f"the report is not complete: {error.message}",
                 place=str(name),
                 remedy=error.remedy,
-                details=(f"written: {', '.join(sorted(done)) or 'nothing'}",),
+                details=(
+                    f"files written: {len(stored)} of {len(files)}",
+                    f"logs written: {', '.join(logged) or 'none'}",
+                ),
             ) from None
         with having("the report was written"):
             return self._read(name, experiment)
@@ -203,8 +201,10 @@ class PicselliaExperiments:
         model = self._versions.find_model(version.model)
         if model is not None and self._versions.find_version(model, version.version) is not None:
             raise StoreError("this version exists already", place=str(version))
-        wanted = self._published(experiment, version)
-        with self._exported(experiment, model, version) as made:
+        raw, logs = self._platform.ask(experiment.sync), self._logs(experiment)
+        base = self._base_of(raw)
+        wanted = published_keywords(version, read_experiment(raw, logs, base), base)
+        with exported(self._platform, experiment, model, version) as made:
             with in_doubt("the new version was renamed"):
                 self._platform.ask(lambda: made.update(**wanted))
             if made.name != version.version:
@@ -256,15 +256,18 @@ class PicselliaExperiments:
     def _rows(self, experiment: Any, what: str) -> Sequence[Mapping[str, Any]]:
         return self._platform.rows(f"/api/experiment/{experiment.id}/{what}")
 
+    def _logs(self, experiment: Any) -> Mapping[str, Mapping[str, Any]]:
+        return {row["name"]: row for row in self._rows(experiment, "logs/extended")}
+
     def _read(self, name: ExperimentName, experiment: Any) -> Experiment:
         raw = self._platform.ask(experiment.sync)
-        logs = {row["name"]: row for row in self._rows(experiment, "logs/extended")}
+        logs = self._logs(experiment)
         base = self._base_of(raw)
         with self._platform.speaking():
             return Experiment(
                 id=str(experiment.id),
                 name=name,
-                fields=_fields(raw, logs, base),
+                fields=read_experiment(raw, logs, base),
                 base=_version_name(base) if base else None,
                 datasets={
                     row["name"]: dataset_name(row["dataset_version"])
@@ -274,7 +277,7 @@ class PicselliaExperiments:
                 logs=tuple(
                     Log(name=row["name"], type=row["type"], data=row["data"])
                     for row in logs.values()
-                    if row["name"] not in _FIELDS
+                    if row["name"] not in FIELDS
                 ),
                 published=self._became(logs.get(PUBLISHED, {}).get("data")),
                 **provenance(raw),
@@ -345,30 +348,6 @@ class PicselliaExperiments:
                         lambda: experiment.update(description=wanted.description, status=wanted.status)
                     )
 
-    def _log(self, experiment: Any, log: Log) -> None:
-        if log.type == LINE:
-            self._append(experiment, log)
-            return
-        data = as_json(log.data)
-        # A value that is no number has no other form that the platform takes.
-        shown = str(log.data) if data is None else data
-        self._platform.repeat(lambda: experiment.log(log.name, shown, log.type))
-
-    def _append(self, experiment: Any, log: Log) -> None:
-        """Add points to a line, once, also when an answer is lost; the platform takes finite numbers only."""
-        points = [point for point in log.data if not isinstance(point, float) or math.isfinite(point)]
-        wanted = self._length(experiment, log.name) + len(points)
-
-        def find() -> bool | None:
-            return self._length(experiment, log.name) >= wanted or None
-
-        if points:
-            self._platform.make(lambda: bool(experiment.log(log.name, points, LINE)), find)
-
-    def _length(self, experiment: Any, name: str) -> int:
-        log = self._platform.find(lambda: experiment.get_log(name))
-        return len(log.data) if log is not None and isinstance(log.data, list) else 0
-
     def _store(self, experiment: Any, label: str, path: Path) -> None:
         connection = self._platform.connection
         sent = upload(
@@ -416,85 +395,9 @@ class PicselliaExperiments:
         experiment.attach_dataset(alias, version)
         return version
 
-    def _published(self, experiment: Any, version: VersionName) -> Mapping[str, Any]:
-        """The keywords that make a published version what it should be."""
-        raw = self._platform.ask(experiment.sync)
-        base = self._base_of(raw)
-        fields = _fields(raw, {row["name"]: row for row in self._rows(experiment, "logs/extended")}, base)
-        kind = configured(base.get("type")) if base else None
-        wanted = {
-            "name": version.version,
-            "framework": configured(base.get("framework")) if base else None,
-            "type": None if kind in ("MASK", "MULTI") else kind,  # the SDK refuses to write them
-            "labels": fields.labelmap,
-            "base_parameters": fields.parameters,
-            **(docker_keywords(fields.image) if fields.image else {}),
-        }
-        return {key: value for key, value in wanted.items() if value is not None}
-
-    @contextmanager
-    def _exported(self, experiment: Any, model: Any, version: VersionName) -> Iterator[Any]:
-        """The version that the platform makes of an experiment, removed again when something fails."""
-        before = self._version_ids(model) if model else set()
-
-        def export() -> Any:
-            return (
-                experiment.export_in_existing_model(model)
-                if model
-                else experiment.export_as_model(version.model)
-            )
-
-        def find() -> Any:
-            there = model or self._versions.find_model(version.model)
-            for id_ in self._version_ids(there) - before if there else ():
-                made = self._platform.ask(partial(self._platform.client.get_model_version_by_id, id_))
-                if self._platform.ask(made.get_context).experiment_id == experiment.id:
-                    return made
-            return None
-
-        def undo() -> None:
-            # A model that the platform made for this version has no other.
-            self._platform.ask(
-                made.delete if model else self._platform.client.get_model_by_id(made.origin_id).delete
-            )
-
-        try:
-            made = self._platform.make(export, find)
-        except TakenError as error:
-            raise StoreError(
-                f"Picsellia names a version after its experiment at first, and refuses: {error.message}",
-                place=str(version),
-                remedy=f"rename the version {experiment.name!r} of the model, or the experiment",
-            ) from None
-        with undone("the version that it made", undo):
-            yield made
-
-    def _version_ids(self, model: Any) -> set[str]:
-        return {row["id"] for row in self._platform.rows(f"/api/model/{model.id}/versions")}
-
 
 def _version_name(raw: Mapping[str, Any]) -> VersionName:
     return VersionName(store=STORE, model=raw["origin"]["name"], version=raw["name"])
-
-
-def _fields(
-    raw: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any] | None
-) -> ExperimentFields:
-    parameters = logs.get(PARAMETERS, {}).get("data")
-    return ExperimentFields(
-        description=raw.get("description") or None,
-        status=raw.get("status"),
-        parameters=parameters if isinstance(parameters, dict) else None,
-        labelmap=labelmap(logs.get(LABELMAP, {}).get("data")),
-        image=_image(logs.get(IMAGE, {}).get("data"), base),
-    )
-
-
-def _image(logged: Any, base: Mapping[str, Any] | None) -> DockerImage | None:
-    """The image of the base version; the digest is what a container said of itself, where one ran."""
-    image = read_image(base) if base else None
-    digest = logged.get("digest") if isinstance(logged, Mapping) else None
-    return image.model_copy(update={"digest": digest}) if image and digest else image
 
 
 def _refuse_image(name: ExperimentName, image: DockerImage | None, base: Mapping[str, Any] | None) -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from builder.errors import NotFoundError
-from builder.models.picsellia.speaking import LostAnswerError, sdk, translated
+from builder.models.picsellia.speaking import LostAnswerError, having, sdk, translated
 from builder.models.transport import Patience
 
 PAGE = 1000  # the most that the SDK itself asks for at once
@@ -97,7 +97,8 @@ class Platform:
             try:
                 return self.ask(make)
             except LostAnswerError:
-                found = find()
+                with having("it is not known whether the request took effect, its answer was lost"):
+                    found = find()
                 if found is not None:
                     return found
                 if attempt >= self.patience.tries:

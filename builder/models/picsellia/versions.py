@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ class PicselliaVersions:
         if wanted:
             with in_doubt("the version was written"):
                 self._platform.ask(lambda: version.update(**wanted))
-        with having("the version was written") if wanted else ExitStack():
+        with having("the version was written") if wanted else nullcontext():
             return self.read(version)
 
     def _models(self) -> Sequence[Mapping[str, Any]]:
