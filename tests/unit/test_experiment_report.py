@@ -1,4 +1,4 @@
-"""What an experiment gives to its run, and what the run gives back; real runs are in tests/e2e."""
+"""What an experiment gives to its run, and what the run reports; real runs are in tests/e2e."""
 
 from __future__ import annotations
 
