@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from trainpack_entrypoint.manifest import Manifest
 from trainpack_entrypoint.schema import Parameter
 
 from builder.checks.report import Report, last_report
-from builder.errors import ContractError, NotFoundError, ReadBackError, UsageError
+from builder.errors import ContractError, NotFoundError, UsageError
 from builder.models.compare import diff
+from builder.models.journal import Entry, Journal
 from builder.models.names import VersionName
 from builder.models.records import Attachment, Change, DockerImage, ModelVersion, VersionFields
 from builder.models.store import ModelStore
+from builder.models.writing import write_fields
 from builder.oci.registry import RegistryClient
 from builder.plan import LABEL
 from builder.records import Record
@@ -48,21 +51,21 @@ class PushedImage(Record):
     manifest: dict[str, Any]
 
 
-def check_tag(reference: Reference) -> str:
+def check_tag(reference: Reference, *, allow_latest: bool = False) -> str:
     """The tag, if it is one that never moves.
 
     Raises:
-        UsageError: There is none, or it is `latest`.
+        UsageError: There is none, or it is `latest` and that is not allowed.
     """
     if not reference.tag:
         raise UsageError(
             f"{str(reference)!r} has no tag; a ModelVersion names its image by tag",
             remedy="name it as REPOSITORY:TAG, or REPOSITORY:TAG@DIGEST",
         )
-    if reference.tag == "latest":
+    if reference.tag == "latest" and not allow_latest:
         raise UsageError(
             f"{str(reference)!r}: the tag latest moves, and the version would change with it",
-            remedy="attach the tag that `trainpack build` gave: <version>-<plan hash>",
+            remedy="attach the tag that `trainpack build` gave: <version>-<plan hash>; or --allow-latest",
         )
     return reference.tag
 
@@ -84,19 +87,20 @@ def pushed_reference(folder: Path) -> Reference:
     return Reference(reference.repository, reference.tag, published.digest)
 
 
-def pushed_image(reference: Reference, platform: str) -> PushedImage:
+def pushed_image(reference: Reference, platform: str, *, allow_latest: bool = False) -> PushedImage:
     """Read an image from its registry, by tag.
 
     Args:
         reference: With tag; with a digest, the tag must still name it.
         platform: Which image of an index.
+        allow_latest: Take the tag `latest` too.
 
     Raises:
-        UsageError: No tag, or `latest`.
+        UsageError: No tag, or `latest` and that is not allowed.
         ContractError: The tag names another image now, or it is no image of trainpack.
         RegistryError: The registry has no such image, refuses or fails.
     """
-    tag = check_tag(reference)
+    tag = check_tag(reference, allow_latest=allow_latest)
     client = RegistryClient(Reference(reference.repository, tag), platform)
     if reference.digest and client.digest() != reference.digest:
         raise ContractError(
@@ -172,6 +176,7 @@ def desired_fields(spec: TrainingSpec, image: PushedImage) -> VersionFields:
         description=spec.model.description,
         framework=_configured(spec.model.framework),
         type=_configured(spec.model.type),
+        notebook_link=spec.model.notebook_link,
         labelmap=baked.labelmap,
         parameters={
             name: parameter.default
@@ -217,13 +222,14 @@ def _declared(parameters: dict[str, Parameter]) -> dict[str, dict[str, Any]]:
     }
 
 
-def attach(
+def attach(  # noqa: PLR0913  (each is a choice of the caller)
     store: ModelStore,
     name: VersionName,
     fields: VersionFields,
     *,
     create: bool = False,
     dry_run: bool = False,
+    journal: Journal | None = None,
     announce: Callable[[tuple[Change, ...]], None] = lambda changes: None,
 ) -> Attachment:
     """Write the fields onto the version in one request, and read them back.
@@ -234,12 +240,13 @@ def attach(
         fields: What to write; `image` is required.
         create: Make the version, and its model, when it does not exist.
         dry_run: Write nothing.
+        journal: Where to record what the version held before.
         announce: Is given what will change, before anything is written.
 
     Raises:
         NotFoundError: The version does not exist and `create` is off.
         ReadBackError: What the store holds afterwards is not what was written; it names each field.
-        StoreError: The store failed.
+        StoreError: The store failed; it says what was written.
     """
     if fields.image is None:
         raise UsageError("there is no image to attach", place=str(name))
@@ -248,11 +255,7 @@ def attach(
     announce(changes)
     written = not dry_run and (bool(changes) or before is None)
     if written:
-        if before:
-            store.versions.update(name, fields)
-        else:
-            store.versions.create(name, fields)
-        _read_back(store, name, fields)
+        _write_recorded(store, name, before, fields, journal)
     return Attachment(version=name, image=fields.image, changes=changes, written=written)
 
 
@@ -265,14 +268,25 @@ def _existing(store: ModelStore, name: VersionName, *, create: bool) -> ModelVer
         return None
 
 
-def _read_back(store: ModelStore, name: VersionName, fields: VersionFields) -> None:
-    wrong = diff(store.versions.get(name).fields, fields)
-    if wrong:
-        raise ReadBackError(
-            f"the store does not hold what was written: {', '.join(change.field for change in wrong)}",
-            place=str(name),
-            details=tuple(
-                f"{change.field}: wrote {change.after!r}, read {change.before!r}" for change in wrong
-            ),
-            remedy="attach again; if it stays so, something else writes to this version",
-        )
+def _write_recorded(
+    store: ModelStore,
+    name: VersionName,
+    before: ModelVersion | None,
+    fields: VersionFields,
+    journal: Journal | None,
+) -> None:
+    """Write, with what the version holds now recorded first: a crash in between must not lose it."""
+    if journal is None:
+        write_fields(store, name, before, fields)
+        return
+    was = before.fields if before else VersionFields()
+    entry = Entry(
+        version=name,
+        version_id=before.id if before else None,
+        attached=datetime.now(UTC),
+        before=before.fields if before else None,
+        after=was.model_copy(update={key: value for key, value in fields if value is not None}),
+    )
+    path = journal.add(entry)
+    held = write_fields(store, name, before, fields)
+    journal.settle(path, entry.model_copy(update={"version_id": held.id, "after": held.fields}))

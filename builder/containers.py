@@ -23,6 +23,7 @@ from builder.plan import LABEL, BuiltImage
 
 WORKSPACE = "/workspace"
 INPUTS = "/mnt/trainpack"
+CDI = "nvidia.com/gpu="  # a GPU by the name of the container device interface
 _CHUNK = 1 << 20
 
 Content = Path | bytes | None
@@ -298,8 +299,8 @@ def _link(target: Path, to: str, root: Path) -> bool:
 def host_options(flags: Sequence[str]) -> dict[str, Any]:
     """Canonical `docker run` flags (builder.flags) as arguments of the SDK's `containers.create`.
 
-    `--gpus` needs a look at the host first, `--rm`, `--stop-timeout` and `--log-opt` belong to whoever runs
-    the container: these are left out.
+    `--gpus` needs a look at the host first, `--rm`, `--stop-timeout` and the log's flags belong to whoever
+    runs the container: these are left out.
     """
     options: dict[str, Any] = {}
     for flag in flags:
@@ -327,26 +328,38 @@ def _ulimit(value: str) -> list[Ulimit]:
     return [Ulimit(name=name, soft=int(soft), hard=int(hard or soft))]
 
 
+def _device(value: str) -> list[str]:
+    return [] if value.startswith(CDI) else [value]
+
+
 def _tmpfs(value: str) -> dict[str, str]:
     path, _, options = value.partition(":")
     return {path: options}
 
 
 _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "cap-add": ("cap_add", lambda value: [value]),
     "cap-drop": ("cap_drop", lambda value: [value]),
     "cpu-shares": ("cpu_shares", int),
     "cpus": ("nano_cpus", lambda value: int(float(value) * 1e9)),
     "cpuset-cpus": ("cpuset_cpus", str),
+    "cpuset-mems": ("cpuset_mems", str),
+    "device": ("devices", _device),
     "init": ("init", _switch),
     "ipc": ("ipc_mode", str),
     "memory": ("mem_limit", str),
     "memory-reservation": ("mem_reservation", str),
     "memory-swap": ("memswap_limit", str),
+    "memory-swappiness": ("mem_swappiness", int),
+    "network": ("network_mode", str),
     "oom-kill-disable": ("oom_kill_disable", _switch),
     "oom-score-adj": ("oom_score_adj", int),
+    "pid": ("pid_mode", str),
     "pids-limit": ("pids_limit", int),
+    "privileged": ("privileged", _switch),
     "read-only": ("read_only", _switch),
     "runtime": ("runtime", str),
+    "security-opt": ("security_opt", lambda value: [value]),
     "shm-size": ("shm_size", str),
     "tmpfs": ("tmpfs", _tmpfs),
     "ulimit": ("ulimits", _ulimit),

@@ -84,7 +84,13 @@ class RegistryUnavailableError(RegistryError):
 
 
 class StoreError(TrainpackError):
-    """A model store (local or Picsellia) refused or failed a request."""
+    """A model store (local or Picsellia) refused or failed a request.
+
+    Attributes:
+        written: Whether the write that failed took effect; None where that is not known.
+    """
+
+    written: bool | None = False
 
 
 class NotFoundError(StoreError):

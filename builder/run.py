@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
@@ -20,9 +20,9 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from docker.types import DeviceRequest, Mount
 from pydantic import Field
-from trainpack_entrypoint.schema import parse_labelmap
 
 from builder.containers import (
+    CDI,
     INPUTS,
     WORKSPACE,
     Entry,
@@ -40,9 +40,10 @@ from builder.containers import (
     temporary_volume,
 )
 from builder.engine import has_gpu, is_local
-from builder.errors import EngineError, SpecError, TrainpackError, UsageError
-from builder.flags import gpus_of
-from builder.models.records import DIGEST_VARIABLE, ModelVersion
+from builder.errors import EngineError, TrainpackError, UsageError
+from builder.flags import asks_for_gpu, gpus_of
+from builder.labelmap import read_labelmap
+from builder.models.records import DIGEST_VARIABLE, Experiment, ModelVersion
 from builder.plan import BuiltImage
 from builder.records import Record
 
@@ -61,6 +62,8 @@ class RunRequest(Record):
         data: Dataset alias → folder of this machine.
         files: Name below the script's `inputs/files` → file or folder of this machine.
         version: The ModelVersion whose parameters and labelmap the run starts from.
+        experiment: The experiment of a store on this machine, whose own win over the version's.
+        digest: The image's digest, where the engine may not know it.
         env: Passed to the container; may hold secrets.
         output: An empty or new folder for outputs, `result.json` and `failure.json`.
         flags: Canonical `docker run` flags (builder.flags).
@@ -78,6 +81,8 @@ class RunRequest(Record):
     data: dict[str, Path] = Field(default_factory=dict)
     files: dict[str, Path] = Field(default_factory=dict)
     version: ModelVersion | None = None
+    experiment: Experiment | None = None
+    digest: str | None = None
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     flags: tuple[str, ...] = ()
     gpus: str | None = None
@@ -119,9 +124,9 @@ def run_container(request: RunRequest, *, stdout: BinaryIO, stderr: BinaryIO, te
     """
     entries = input_entries(request)
     image = find_image(request.image)
-    gpus = given_gpus(request, tell)
-    options = container_options(request, gpus)
-    options["environment"] = container_environment(request, image, gpus)
+    flags = fitting_flags(request, tell)
+    options = container_options(request, flags)
+    options["environment"] = container_environment(request, image, flags)
     output = _empty_folder(request.output)
     with ExitStack() as stack:
         stack.enter_context(engine_errors(request.image))
@@ -181,15 +186,15 @@ def _document_entries(request: RunRequest) -> Iterator[Entry]:
     if request.parameters_file:
         yield file_entry("parameters.json", _read(request.parameters_file))
     if request.labelmap:
-        yield file_entry("labelmap.json", _labelmap(request.labelmap))
-    if request.version:
-        fields = request.version.fields
-        document = {
-            "name": str(request.version.name),
-            "parameters": fields.parameters or {},
-            "labelmap": fields.labelmap,
-        }
-        yield file_entry("model-version.json", json.dumps(document).encode())
+        yield file_entry("labelmap.json", json.dumps(read_labelmap(request.labelmap)).encode())
+    for file, given in (("experiment", request.experiment), ("model-version", request.version)):
+        if given:
+            document = {
+                "name": str(given.name),
+                "parameters": given.fields.parameters or {},
+                "labelmap": given.fields.labelmap,
+            }
+            yield file_entry(f"{file}.json", json.dumps(document).encode())
 
 
 def _read(path: Path) -> bytes:
@@ -197,14 +202,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path)) from None
-
-
-def _labelmap(path: Path) -> bytes:
-    try:
-        return json.dumps(parse_labelmap(json.loads(_read(path)))).encode()
-    except ValueError as error:
-        remedy = 'a labelmap is a JSON object of index and name, like {"0": "car", "1": "person"}'
-        raise SpecError(f"not a labelmap: {error}", place=str(path), remedy=remedy) from None
 
 
 def _check_data(alias: str, folder: Path) -> None:
@@ -234,54 +231,68 @@ def _binds(request: RunRequest) -> list[Mount]:
     ]
 
 
-def container_environment(request: RunRequest, image: BuiltImage, gpus: str | None) -> dict[str, str]:
-    """What the entrypoint is told, and what the user passes, which is stronger."""
-    known = {"TRAINPACK_IMAGE": image.reference, "TRAINPACK_GPUS": gpus or "none"}
-    known |= {DIGEST_VARIABLE: image.digest} if image.digest else {}
+def container_environment(request: RunRequest, image: BuiltImage, flags: Sequence[str]) -> dict[str, str]:
+    """What the entrypoint is told, and what the user passes, which is stronger.
+
+    Args:
+        flags: Those of the request that hold on this host.
+    """
+    digest = request.digest or image.digest
+    known = {"TRAINPACK_IMAGE": image.reference, "TRAINPACK_GPUS": request.gpus or gpus_of(flags) or "none"}
+    known |= {DIGEST_VARIABLE: digest} if digest else {}
     parameters = {f"TRAINPACK_SET_{name}": value for name, value in request.parameters.items()}
     return known | request.env | parameters | {"TRAINPACK_GRACE": str(request.grace)}
 
 
-def container_options(request: RunRequest, gpus: str | None) -> dict[str, Any]:
+def container_options(request: RunRequest, flags: Sequence[str]) -> dict[str, Any]:
     """The host's side of the container, as arguments of the SDK's `containers.create`."""
-    options = host_options(request.flags)
-    if gpus:
-        options["device_requests"] = [gpu_request(gpus)]
-    elif options.get("runtime") == "nvidia":
-        del options["runtime"]
+    options = host_options(flags)
+    asked = [request.gpus] if request.gpus else _gpu_values(flags)
+    if asked:
+        options["device_requests"] = [gpu_request(value) for value in asked]
     if request.network:
         options["network_mode"] = request.network
     return options
 
 
-def given_gpus(request: RunRequest, tell: Tell) -> str | None:
-    """The GPUs that the container really gets: those of `--gpus`, else of the flags where the host has any.
+def fitting_flags(request: RunRequest, tell: Tell) -> tuple[str, ...]:
+    """The flags without those that ask for a GPU, where the host has none.
 
     Raises:
-        EngineError: They were asked for, and the host has none.
+        EngineError: `--gpus` asks for them, and the host has none.
         UsageError: `--gpus` is malformed.
     """
-    flagged = gpus_of(request.flags)
+    gpus = [flag for flag in request.flags if asks_for_gpu([flag])]
     if request.gpus:
         # What is malformed is told as that, on a host without GPUs too.
         gpu_request(request.gpus)
-    if not (request.gpus or flagged) or has_gpu():
-        return request.gpus or flagged
+    if not (request.gpus or gpus) or has_gpu():
+        return request.flags
     if request.gpus:
         remedy = "install the NVIDIA driver and container toolkit on the engine's host, or leave --gpus out"
         raise EngineError("the engine's host has no NVIDIA GPU", place="--gpus", remedy=remedy)
     tell(
-        f"the image's flags ask for --gpus={flagged}; the engine's host has no NVIDIA GPU: running on the CPU"
+        f"the image's flags ask for {' '.join(gpus)}; the engine's host has no NVIDIA GPU: running on the CPU"
     )
-    return None
+    return tuple(flag for flag in request.flags if flag not in gpus)
+
+
+def _gpu_values(flags: Iterable[str]) -> list[str]:
+    found = (flag.removeprefix("--").partition("=") for flag in flags)
+    return [
+        value for name, _, value in found if name == "gpus" or (name == "device" and value.startswith(CDI))
+    ]
 
 
 def gpu_request(gpus: str) -> DeviceRequest:
-    """`all`, a number, or `device=0,1`, as the engine's API wants it.
+    """`all`, a number, `device=0,1` or a device of the container interface, as the engine's API wants it.
 
     Raises:
         UsageError: It is none of these.
     """
+    gpus = gpus.strip('"')
+    if gpus.startswith(CDI):
+        return DeviceRequest(driver="cdi", device_ids=[gpus])
     if gpus.startswith("device="):
         return DeviceRequest(device_ids=gpus.removeprefix("device=").split(","), capabilities=[["gpu"]])
     if gpus != "all" and not gpus.isdecimal():

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from trainpack_entrypoint.schema import NAME, TYPES, Parameter, close_match, parse_labelmap, type_of
 
 from builder.errors import SpecError
@@ -65,6 +75,7 @@ def _version(value: str) -> str:
 Line = Annotated[str, AfterValidator(_one_line)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name")]
+FlagName = Annotated[str, _matching(r"[A-Za-z][A-Za-z0-9-]*", "a flag's name without dashes, like device")]
 Alias = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a dataset's alias")]
 DebianPackage = Annotated[str, _matching(r"[a-z0-9][a-z0-9+.-]+", "a Debian package's name")]
 
@@ -101,9 +112,16 @@ class RunSpec(_Table):
     launcher: tuple[Line, ...] = ()
     args: tuple[Line, ...] = ()
     arguments: Literal["argv", "env", "file"] = "argv"
-    flags: Annotated[tuple[str, ...], AfterValidator(normalise_flags)] = ()
+    allow_flags: tuple[FlagName, ...] = ()
+    flags: tuple[str, ...] = ()
     env: dict[EnvName, Line] = Field(default_factory=dict)
     pass_token: bool = True
+
+    @field_validator("flags")
+    @classmethod
+    def _canonical(cls, flags: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        allowed = (info.context or {}).get("allow", ())
+        return normalise_flags(flags, (*info.data.get("allow_flags", ()), *allowed))
 
     @model_validator(mode="after")
     def _one_of(self) -> RunSpec:
@@ -125,6 +143,7 @@ class ModelSpec(_Table):
     framework: Framework = "NOT_CONFIGURED"
     type: InferenceType = "NOT_CONFIGURED"
     description: Line | None = None
+    notebook_link: Line | None = None
 
 
 class ParameterSpec(_Table):
@@ -206,8 +225,11 @@ class TrainingSpec(_Table):
     labelmap: Annotated[dict[str, Any], AfterValidator(parse_labelmap)] | None = None
 
 
-def load_spec(folder: Path) -> TrainingSpec:
+def load_spec(folder: Path, allow: Sequence[str] = ()) -> TrainingSpec:
     """Read and check `trainpack.toml` in a folder, and that the script it names is there.
+
+    Args:
+        allow: Names of flags to let through, on top of `[run] allow-flags`.
 
     Raises:
         SpecError: The file is missing, is not TOML, or says something that cannot be.
@@ -222,13 +244,16 @@ def load_spec(folder: Path) -> TrainingSpec:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot be read: {error}", place=FILE) from None
-    spec = parse_spec(text)
+    spec = parse_spec(text, allow)
     _check_files(spec, folder)
     return spec
 
 
-def parse_spec(text: str) -> TrainingSpec:
+def parse_spec(text: str, allow: Sequence[str] = ()) -> TrainingSpec:
     """Read the text of a `trainpack.toml`; touches no file.
+
+    Args:
+        allow: Names of flags to let through, on top of `[run] allow-flags`.
 
     Raises:
         SpecError: Syntax error (with line and column), unknown key (with a suggestion) or bad value; all
@@ -239,7 +264,7 @@ def parse_spec(text: str) -> TrainingSpec:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"not valid TOML: {error}", place=FILE) from None
     try:
-        return TrainingSpec.model_validate(data)
+        return TrainingSpec.model_validate(data, context={"allow": tuple(allow)})
     except ValidationError as error:
         problems = [_problem(text, dict(problem)) for problem in error.errors(include_url=False)]
     if len(problems) == 1:

@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.printing import note, result, table
+from builder.cli.printing import announcer, difference, note, result, table, value
 
-__all__ = ["HERE", "FolderOption", "JsonOption", "note", "result", "table"]
+__all__ = [
+    "HERE",
+    "FolderOption",
+    "JsonOption",
+    "announcer",
+    "difference",
+    "note",
+    "result",
+    "table",
+    "value",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 FolderOption = Annotated[

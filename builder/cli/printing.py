@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from builder.models.records import Change
 
 
 def note(text: str) -> None:
@@ -26,3 +29,23 @@ def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def value(of: Any) -> str:
+    """A field's value in a difference."""
+    return "(none)" if of is None else json.dumps(of, ensure_ascii=False, default=str)
+
+
+def difference(changes: Sequence[Change]) -> str:
+    """A difference as lines: field, before, after."""
+    return table([(each.field, value(each.before), "→", value(each.after)) for each in changes])
+
+
+def announcer(name: object) -> Callable[[tuple[Change, ...]], None]:
+    """Tells a difference on standard error, before it is written."""
+
+    def announce(changes: tuple[Change, ...]) -> None:
+        if changes:
+            note(f"{name}\n{difference(changes)}")
+
+    return announce

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from typer.core import TyperCommand
 
+from builder.cli.options import environment, opened, pairs
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.errors import UsageError
-from builder.models.names import VersionName
+from builder.models.names import ExperimentName, VersionName
 from builder.models.records import ModelVersion
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
@@ -61,7 +63,18 @@ def run(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="[STORE:]MODEL/VERSION", help="Start from its parameters and labelmap."),
+        typer.Option(metavar="[STORE:]MODEL/VERSION", help="Start from its parameters, labelmap and files."),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[STORE:]PROJECT/EXPERIMENT",
+            help="Train exactly this, with its image, and report back into it.",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FLAG", help="Let a refused or unknown flag through, by name."),
     ] = None,
     env: Annotated[
         list[str] | None,
@@ -81,24 +94,45 @@ def run(
     What the script prints comes out verbatim; its outputs, result.json and failure.json land in a folder
     of yours. Words after -- go to the script.
     """
-    request = RunRequest(
-        image=image or last_build(folder).image_id,
-        parameters=pairs(parameter, "-p"),
-        arguments=context.meta[_SCRIPT_ARGUMENTS],
-        labelmap=labelmap,
-        parameters_file=parameters,
-        data={alias: Path(path) for alias, path in pairs(data, "--data").items()},
-        files=files(file),
-        version=_version(model),
-        env=environment(env, os.environ),
-        output=output or _new_output(folder),
-        flags=() if image else _flags(folder),
-        gpus=gpus,
-        grace=grace,
-        network=network,
-    )
-    stdout = sys.stderr.buffer if as_json else sys.stdout.buffer
-    outcome = run_container(request, stdout=stdout, stderr=sys.stderr.buffer, tell=note)
+    arguments = context.meta[_SCRIPT_ARGUMENTS]
+    if experiment:
+        _refuse_with_experiment(
+            {
+                "IMAGE": image,
+                "--parameter": parameter,
+                "--parameters": parameters,
+                "--labelmap": labelmap,
+                "--file": file,
+                "--model": model,
+                "arguments after --": arguments,
+            }
+        )
+    common: dict[str, Any] = {
+        "data": {alias: Path(path) for alias, path in pairs(data, "--data").items()},
+        "env": environment(env, os.environ),
+        "output": output or _new_output(folder),
+        "gpus": gpus,
+        "grace": grace,
+        "network": network,
+    }
+    sinks = (sys.stderr.buffer if as_json else sys.stdout.buffer, sys.stderr.buffer)
+    if experiment:
+        outcome = _train(experiment, RunRequest(image=experiment, **common), tuple(allow or ()), sinks)
+    else:
+        with tempfile.TemporaryDirectory(prefix="trainpack-run-") as scratch:
+            version, stored = _version(model, Path(scratch))
+            request = RunRequest(
+                image=image or last_build(folder).image_id,
+                parameters=pairs(parameter, "-p"),
+                arguments=arguments,
+                labelmap=labelmap,
+                parameters_file=parameters,
+                files=stored | files(file),
+                version=version,
+                flags=() if image else _flags(folder, allow or ()),
+                **common,
+            )
+            outcome = run_container(request, stdout=sinks[0], stderr=sinks[1], tell=note)
     if as_json:
         result(outcome.model_dump(mode="json"), as_json=True, text=str)
     else:
@@ -106,19 +140,32 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
-def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
-    """`NAME=VALUE` words of a repeatable option.
+def _refuse_with_experiment(given: dict[str, object]) -> None:
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                "an experiment is trained with exactly what it says",
+                place=option,
+                remedy="make another one: trainpack experiments create PROJECT/EXPERIMENT --from … -p …",
+            )
 
-    Raises:
-        UsageError: A word has no `=` or no name.
-    """
-    result: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{text!r} is not NAME=VALUE", place=option)
-        result[name] = value
-    return result
+
+def _train(
+    text: str, request: RunRequest, allow: tuple[str, ...], sinks: tuple[BinaryIO, BinaryIO]
+) -> RunOutcome:
+    from builder import experiment_run as core  # noqa: PLC0415  (Picsellia's SDK takes most of a second)
+
+    name = ExperimentName.parse(text)
+    store = opened(name.store)
+    experiment = store.experiments.get(name)
+    request = core.experiment_request(experiment, request, allow=allow, tell=note)
+    if name.store == "local":
+        return core.run_experiment(store, experiment, request, sinks=sinks, tell=note)
+    from builder.credentials import load_credentials  # noqa: PLC0415
+
+    own = core.platform_environment(experiment, load_credentials())
+    request = request.model_copy(update={"env": {**own, **request.env}})
+    return run_container(request, stdout=sinks[0], stderr=sinks[1], tell=note)
 
 
 def files(texts: Iterable[str] | None) -> dict[str, Path]:
@@ -138,32 +185,19 @@ def files(texts: Iterable[str] | None) -> dict[str, Path]:
     return result
 
 
-def environment(texts: Iterable[str] | None, own: Any) -> dict[str, str]:
-    """The variables of `--env`: `NAME=VALUE`, or `NAME` to take the caller's, which no process list shows.
-
-    Raises:
-        UsageError: The caller's environment has no such variable.
-    """
-    result: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not name or (not equals and name not in own):
-            raise UsageError(f"{name!r} is not set in this environment", place="--env")
-        result[name] = value if equals else own[name]
-    return result
-
-
-def _version(name: str | None) -> ModelVersion | None:
+def _version(name: str | None, scratch: Path) -> tuple[ModelVersion | None, dict[str, Path]]:
     if name is None:
-        return None
-    from builder.models.stores import open_store  # noqa: PLC0415  (Picsellia's SDK takes most of a second)
+        return None, {}
+    from builder.experiment_run import version_files  # noqa: PLC0415
 
     parsed = VersionName.parse(name)
-    return open_store(parsed.store).versions.get(parsed)
+    store = opened(parsed.store)
+    version = store.versions.get(parsed)
+    return version, version_files(store, version, scratch)
 
 
-def _flags(folder: Path) -> tuple[str, ...]:
-    return load_spec(folder).run.flags if (folder / FILE).is_file() else ()
+def _flags(folder: Path, allow: Sequence[str]) -> tuple[str, ...]:
+    return load_spec(folder, allow).run.flags if (folder / FILE).is_file() else ()
 
 
 def _new_output(folder: Path) -> Path:

@@ -13,8 +13,8 @@ from builder.changes import compare
 from builder.checks.junit import junit
 from builder.checks.report import CheckResult, Report, remember_report, write_report
 from builder.checks.runner import Train, check_image
+from builder.cli.options import pairs
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.cli.run import pairs
 from builder.containers import find_image
 from builder.errors import TrainpackError, UsageError
 from builder.project import read_plan

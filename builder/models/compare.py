@@ -10,6 +10,7 @@ from trainpack_entrypoint.schema import is_secret
 from builder.models.records import Change, ModelVersion, StoredFile, VersionFields
 
 HIDDEN = "***"
+UNKNOWN = "of unknown size"
 
 
 def diff(before: VersionFields, after: VersionFields, *, whole: bool = False) -> tuple[Change, ...]:
@@ -33,26 +34,34 @@ def diff(before: VersionFields, after: VersionFields, *, whole: bool = False) ->
 def diff_versions(before: ModelVersion, after: ModelVersion) -> tuple[Change, ...]:
     """How two versions differ, entry by entry, also in their files and their source. Pure.
 
-    A file is compared by its hash, by its size where a store tells no hash.
+    A file is compared by its hash, by its size where a store tells no hash, and only by its name where one
+    tells no size either.
     """
     hashed = all(file.sha256 for version in (before, after) for file in _files(version).values())
     old, new = _beside_fields(before, hashed=hashed), _beside_fields(after, hashed=hashed)
     return diff(before.fields, after.fields, whole=True) + tuple(
         Change(field=field, before=old.get(field), after=new.get(field))
         for field in sorted(old.keys() | new.keys())
-        if old.get(field) != new.get(field)
+        if not _alike(old.get(field), new.get(field))
     )
+
+
+def _alike(before: str | None, after: str | None) -> bool:
+    return before == after or (UNKNOWN in (before, after) and None not in (before, after))
 
 
 def _beside_fields(version: ModelVersion, *, hashed: bool) -> dict[str, Any]:
     flat: dict[str, Any] = {
-        field: f"sha256:{file.sha256}" if hashed else f"{file.size} bytes"
-        for field, file in _files(version).items()
+        field: f"sha256:{file.sha256}" if hashed else _size(file) for field, file in _files(version).items()
     }
     if version.source:
         flat |= {f"source.datasets.{alias}": str(name) for alias, name in version.source.datasets.items()}
         flat |= {"source.experiment": str(version.source.experiment)} if version.source.experiment else {}
     return flat
+
+
+def _size(file: StoredFile) -> str:
+    return UNKNOWN if file.size is None else f"{file.size} bytes"
 
 
 def _files(version: ModelVersion) -> dict[str, StoredFile]:

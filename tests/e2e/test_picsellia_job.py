@@ -180,3 +180,23 @@ def test_a_wrong_token_ends_with_78_and_an_absent_platform_with_69(project: Path
     platform.stop()
     absent = train(project, platform, experiment, "--env", "TRAINPACK_CONNECT_TIMEOUT=2")
     assert absent.code == 69
+
+
+def test_an_experiment_of_the_platform_trains_with_its_own_image_and_reports_itself(
+    project: Path, platform: Standin
+) -> None:
+    env = credentials(platform) | {"TRAINPACK_STORE": str(project / "store")}
+    version, name = "picsellia:pedestrian/v3", "picsellia:night/run"
+    attached = succeed(project, "attach", version, "--create", "--json", env=env).json
+    succeed(project, "experiments", "create", name, "--from", version, "-p", "epochs=3", env=env)
+    ended = succeed(project, "run", "--experiment", name, "--network", "host", env=env)
+    (experiment,) = platform.experiments.values()
+    assert experiment.status == "SUCCESS"
+    assert [line for line in ended.stdout.splitlines() if line.startswith("epoch")] == [
+        "epoch 0 at rate 0.1",
+        "epoch 1 at rate 0.1",
+        "epoch 2 at rate 0.1",
+    ]
+    assert experiment.artifacts["model.bin"].data == bytes(range(256))
+    assert attached["image"]["digest"] in str(experiment.logs["trainpack"].data)
+    assert platform.token not in ended.output

@@ -176,6 +176,11 @@ def on_platform(platform: Standin, monkeypatch: pytest.MonkeyPatch) -> Picsellia
     return store
 
 
+def words(text: str) -> str:
+    """The text without what only aligns it."""
+    return " ".join(text.split())
+
+
 def held() -> VersionFields | None:
     """What the local store holds of the version, None when there is none."""
     with LocalStore() as store, suppress(NotFoundError):
@@ -440,6 +445,100 @@ def test_what_was_built_is_attached_when_the_spec_changed_after_the_build(projec
 
 def test_an_unchanged_spec_is_not_said_to_have_changed(project: Project, cli: Cli) -> None:
     assert "changed after the build" not in cli("--create").stderr
+
+
+def test_a_tag_that_names_another_image_than_the_tested_one_is_refused(
+    project: Project, cli: Cli, tmp_path: Path
+) -> None:
+    write_report(tmp_path / "record.json", project.report())
+    content = json.dumps(baked(version="2.0").to_json()).encode()
+    moved = push(
+        project.reference, [layer({"opt/trainpack/image.json": content})], LABELS | {"of": "another build"}
+    )
+    ended = cli("--create", "--image", project.reference, "--tested", str(tmp_path / "record.json"))
+    assert ended.code == 1
+    assert project.pushed.image_id in ended.stderr
+    assert moved.image_id in ended.stderr
+    assert held() is None
+
+
+def test_latest_is_attached_only_when_it_is_allowed_and_with_a_warning(project: Project, cli: Cli) -> None:
+    push_trained(f"{project.repository}:latest")
+    image = ["--image", f"{project.repository}:latest"]
+    assert cli("--create", *image).code == 2
+    ended = cli("--create", *image, "--allow-latest", "--force")
+    assert (ended.code, "latest moves" in ended.stderr) == (0, True), ended.output
+    fields = held()
+    assert fields is not None
+    assert fields.image is not None
+    assert (fields.image.tag, fields.image.digest) == ("latest", project.pushed.digest)
+
+
+def test_a_dangerous_flag_is_attached_only_when_the_command_or_the_spec_names_it(
+    project: Project, cli: Cli
+) -> None:
+    project.edit("flags = [", 'flags = ["--device=/dev/fuse", ')
+    refused = cli("--create")
+    assert (refused.code, "opens a device of the host" in refused.stderr) == (2, True)
+    assert held() is None
+    allowed = cli("--create", "--allow", "device")
+    assert allowed.code == 0, allowed.output
+    assert "--device=/dev/fuse allowed by name: it opens a device of the host" in words(allowed.stdout)
+    project.edit("flags = [", 'allow-flags = ["device"]\nflags = [')
+    assert cli().code == 0
+
+
+def test_what_was_sent_is_explained_flag_by_flag(project: Project, cli: Cli) -> None:
+    assert "--gpus=all which GPUs it sees" in words(cli("--create").stdout)
+
+
+def test_a_rollback_restores_what_the_version_held(project: Project, cli: Cli) -> None:
+    before = VersionFields(description="by hand", notebook_link="https://example.com", parameters={"x": 1})
+    with LocalStore() as store:
+        store.versions.create(NAME, before)
+    cli()
+    ended = cli("--rollback")
+    assert ended.code == 0, ended.output
+    assert "is what it was before the attach" in ended.stdout
+    assert "parameters.epochs 10 → (none)" in words(ended.stderr)
+    assert "private" not in ended.output
+    assert held() == before
+    again = cli("--rollback", "--json")
+    assert (again.code, "nothing to roll back" in again.json["error"]["message"]) == (1, True)
+
+
+def test_a_rollback_needs_no_project_when_the_version_is_named(
+    project: Project, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("--create")
+    (tmp_path / "empty").mkdir()
+    assert run(["attach", "local:pedestrian/v3", "--rollback", "-C", str(tmp_path / "empty")]) == 0
+    assert held() == VersionFields()
+
+
+def test_a_record_is_rolled_back_on_another_machine(
+    project: Project, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalStore() as store:
+        store.versions.create(NAME, VersionFields(description="by hand"))
+    record = tmp_path / "record.json"
+    assert cli("--record", str(record)).code == 0
+    for path in (tmp_path / "store" / "attached").rglob("*.json"):
+        path.unlink()
+    assert cli("--rollback").code == 1
+    assert cli("--rollback", "--record", str(record)).code == 0
+    assert held() == VersionFields(description="by hand")
+
+
+def test_a_rollback_is_refused_over_a_later_change_and_shows_it(project: Project, cli: Cli) -> None:
+    cli("--create")
+    with LocalStore() as store:
+        store.versions.update(NAME, VersionFields(framework="ONNX"))
+    ended = cli("--rollback")
+    assert (ended.code, "framework: attached 'PYTORCH', is now 'ONNX'" in ended.stderr) == (1, True)
+    assert cli("--rollback", "--dry-run", "--force").code == 0
+    assert cli("--rollback", "--force").code == 0
+    assert held() == VersionFields()
 
 
 def test_a_patch_that_the_platform_fails_leaves_the_version_as_it_was(

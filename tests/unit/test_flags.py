@@ -8,20 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.flags import REFUSED, REPEATABLE, SWITCHES, TAKES_VALUE, gpus_of, normalise_flags
+from builder.flags import KNOWN, REFUSED, asks_for_gpu, explain_flags, gpus_of, normalise_flags
 
-VALUES = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="'\\"), min_size=1).filter(
+SWITCHES = sorted(name for name, kind in KNOWN.items() if kind.canonical is None)
+SIZES = st.builds("{}{}".format, st.integers(0, 999), st.sampled_from(["", "k", "m", "g", "t"]))
+COUNTS = st.integers(0, 9999).map(str)
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="'\"\\"), min_size=1).filter(
     lambda value: not value.startswith("-")
 )
-PAIRS = st.dictionaries(
-    st.sampled_from(sorted(TAKES_VALUE)), VALUES.filter(lambda value: '"' not in value), max_size=5
-)
+VALUES: dict[str, st.SearchStrategy[str]] = {
+    "cap-drop": st.sampled_from(["ALL", "NET_RAW"]),
+    "cpus": st.sampled_from(["1", "1.5", "16"]),
+    "cpu-shares": COUNTS,
+    "cpuset-cpus": st.sampled_from(["0", "0-3", "0,2"]),
+    "gpus": st.sampled_from(["all", "2", "device=0"]),
+    "ipc": st.sampled_from(["host", "private", "shareable", "none"]),
+    "memory": SIZES,
+    "memory-swap": SIZES | st.just("-1"),
+    "pids-limit": COUNTS,
+    "runtime": st.sampled_from(["nvidia", "runc"]),
+    "shm-size": SIZES,
+    "tmpfs": st.sampled_from(["/scratch", "/scratch:size=1g,noexec"]),
+    "ulimit": st.sampled_from(["memlock=-1", "nofile=1024:2048", "stack=67108864"]),
+    "user": TEXTS,
+}
+PAIRS = st.fixed_dictionaries({}, optional=VALUES)
 CANONICAL = st.builds(
     lambda pairs, switches: (
         [f"--{name}={value}" for name, value in pairs.items()] + [f"--{name}" for name in switches]
     ),
     PAIRS,
-    st.sets(st.sampled_from(sorted(SWITCHES))),
+    st.sets(st.sampled_from(SWITCHES)),
 )
 
 
@@ -61,7 +78,7 @@ def test_a_switch_said_true_is_the_switch_and_said_false_is_none() -> None:
 
 
 def test_repeatable_flags_keep_all_their_values() -> None:
-    assert normalise_flags("--ulimit a=1 --ulimit b=2") == ("--ulimit=a=1", "--ulimit=b=2")
+    assert normalise_flags("--ulimit stack=1 --ulimit core=2") == ("--ulimit=core=2", "--ulimit=stack=1")
 
 
 @given(CANONICAL)
@@ -140,10 +157,106 @@ def test_all_problems_are_told_at_once() -> None:
         normalise_flags(["--privileged", "--gpus"])
 
 
+@pytest.mark.parametrize(
+    ("spelling", "canonical"),
+    [
+        ("--ulimit memlock=-1:-1", "--ulimit=memlock=-1"),
+        ("--ulimit=nofile=1024:1024", "--ulimit=nofile=1024"),
+        ("--ulimit nofile=1024:-1", "--ulimit=nofile=1024:-1"),
+        ("--shm-size 8G", "--shm-size=8g"),
+        ("--shm-size=8gb", "--shm-size=8g"),
+        ("--memory 1.5GiB", "--memory=1.5g"),
+        ("-m 512b", "--memory=512"),
+        ("--gpus -1", "--gpus=all"),
+        ("--gpus device=0,1", '--gpus="device=0,1"'),
+        ("--gpus device=0", "--gpus=device=0"),
+        ("--gpus all,capabilities=utility", None),
+        ("--cap-drop cap_net_raw", "--cap-drop=NET_RAW"),
+        ("--tmpfs /scratch:", "--tmpfs=/scratch"),
+        ("--tmpfs /scratch:rw,size=64m", "--tmpfs=/scratch:rw,size=64m"),
+        ("--runtime nvidia", "--runtime=nvidia"),
+        ("--device /dev/nvidia0 --device /dev/nvidiactl", "--device=/dev/nvidia0 --device=/dev/nvidiactl"),
+        ("--device nvidia.com/gpu=all", "--device=nvidia.com/gpu=all"),
+    ],
+)
+def test_each_value_has_one_form(spelling: str, canonical: str | None) -> None:
+    if canonical is None:
+        with pytest.raises(ValueError, match="expected all, a number"):
+            normalise_flags(spelling)
+        return
+    assert " ".join(normalise_flags(spelling)) == canonical
+    assert " ".join(normalise_flags(normalise_flags(spelling))) == canonical
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--ulimit=a=1", "NAME=SOFT[:HARD]"),
+        ("--ulimit=memlock=unlimited", "-1 for no limit"),
+        ("--ulimit=nofile=2048:1024", "soft limit 2048 is above the hard limit 1024"),
+        ("--ulimit=memlock=-1:1024", "above the hard limit"),
+        ("--tmpfs=scratch", "absolute path"),
+        ("--tmpfs=/", "absolute path"),
+        ("--tmpfs=/a/../b", "absolute path"),
+        ("--shm-size=lots", "a size like 512m"),
+        ("--memory=-1", "a size like 512m"),
+        ("--cpus=two", "a number like 1.5"),
+        ("--cpuset-cpus=0..3", "0-3"),
+        ("--pids-limit=many", "a whole number"),
+        ("--gpus=some", "expected all, a number or device="),
+        ("--ipc=container:other", "host, private, shareable or none"),
+        ("--cap-drop=net-raw", "a capability like ALL"),
+        ("--device=/dev/sda", "opens a device of the host"),
+        ("--device=/dev/nvidia0/../sda", "opens a device of the host"),
+        ("--network=host", "shares or changes the network"),
+        ("--net host", "shares or changes the network"),
+        ("--pid=host", "shares the host's processes"),
+        ("--uts=host", "shares the host's name"),
+        ("--userns=host", "shares the host's users"),
+        ("-P", "opens ports of the host"),
+        ("-h trainer", "only one container run"),
+        ("--env-file=x", "belongs in [run] env"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_what_is_expected(flag: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        normalise_flags([flag])
+
+
+def test_a_name_that_is_allowed_lets_only_its_own_flag_through() -> None:
+    assert normalise_flags("--privileged --device /dev/fuse", allow=["privileged", "device"]) == (
+        "--device=/dev/fuse",
+        "--privileged",
+    )
+    with pytest.raises(ValueError, match="--privileged is refused"):
+        normalise_flags("--privileged --device /dev/fuse", allow=["device"])
+
+
+def test_every_flag_is_explained() -> None:
+    explained = dict(explain_flags(normalise_flags("--gpus all --ipc host --pid host", allow=["pid"])))
+    assert explained["--gpus=all"] == "which GPUs it sees"
+    assert "64 MB" in explained["--ipc=host"]
+    assert explained["--pid=host"] == "allowed by name: it shares the host's processes"
+    assert dict(explain_flags(["--device=nvidia.com/gpu=0"])).popitem()[1] == "a GPU, by its device"
+    assert "does not know" in explain_flags(["--made-up=1"])[0][1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked"),
+    [
+        ("--gpus all", True),
+        ("--runtime=nvidia", True),
+        ("--device nvidia.com/gpu=all", True),
+        ("--device /dev/nvidia0", True),
+        ("--ipc=host --runtime=runc", False),
+    ],
+)
+def test_every_way_to_ask_for_a_gpu_is_known(flags: str, asked: bool) -> None:
+    assert asks_for_gpu(normalise_flags(flags)) is asked
+
+
 def test_the_tables_do_not_contradict_each_other() -> None:
-    assert not (TAKES_VALUE & SWITCHES)
-    assert not ((TAKES_VALUE | SWITCHES) & REFUSED.keys())
-    assert REPEATABLE <= TAKES_VALUE
+    assert not (KNOWN.keys() & REFUSED.keys())
 
 
 @pytest.mark.parametrize(
@@ -153,6 +266,7 @@ def test_the_tables_do_not_contradict_each_other() -> None:
         (["--gpus all", "--ipc=host"], "all"),
         (["--gpus=2"], "2"),
         (['--gpus="device=0,1"'], "device=0,1"),
+        (["--runtime=nvidia"], "1"),
     ],
 )
 def test_the_gpus_are_read_off_the_flags(flags: list[str], gpus: str | None) -> None:

@@ -16,7 +16,7 @@ import pytest
 from picsellia_standin import Standin, Version
 from picsellia_standin.routes import page
 from picsellia_store import FIELDS, VERSION, connect, secrets_in, tree, write
-from trainpack_entrypoint import packing
+from trainpack_entrypoint.platform import packing
 
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.picsellia import PicselliaStore

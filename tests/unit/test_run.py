@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.cli.run import environment, files, pairs
+from builder.cli.options import environment, pairs
+from builder.cli.run import files
 from builder.containers import (
     extract,
     file_entry,
@@ -29,7 +30,7 @@ from builder.run import (
     Stopper,
     container_environment,
     container_options,
-    given_gpus,
+    fitting_flags,
     gpu_request,
     input_entries,
     relay,
@@ -171,16 +172,16 @@ def test_a_container_is_told_which_gpus_it_gets_and_what_it_is_called(
 ) -> None:
     monkeypatch.setattr("builder.run.has_gpu", lambda: has_gpu)
     request = RunRequest(image="i", output=Path("o"), **request_options)
-    gpus = given_gpus(request, lambda line: None)
-    asked = [gpu_request(gpus)] if gpus else []
-    assert container_options(request, gpus).get("device_requests", []) == asked
-    environment = container_environment(request, IMAGE, gpus)
+    flags = fitting_flags(request, lambda line: None)
+    asked = [] if given == "none" else [gpu_request(given)]
+    assert container_options(request, flags).get("device_requests", []) == asked
+    environment = container_environment(request, IMAGE, flags)
     assert (environment["TRAINPACK_GPUS"], environment["TRAINPACK_IMAGE"]) == (given, IMAGE.reference)
 
 
 def test_what_the_user_passes_is_stronger_than_what_the_run_knows() -> None:
     request = RunRequest(image="i", output=Path("o"), env={"TRAINPACK_GPUS": "2"})
-    assert container_environment(request, IMAGE, None)["TRAINPACK_GPUS"] == "2"
+    assert container_environment(request, IMAGE, ())["TRAINPACK_GPUS"] == "2"
 
 
 def test_the_digest_of_an_image_is_that_of_its_own_repository() -> None:

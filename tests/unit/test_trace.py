@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,10 +19,23 @@ from builder.cli.dispatch import run
 from builder.errors import UsageError
 from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.store import LocalStore
-from builder.models.names import VersionName
-from builder.models.records import DIGEST_VARIABLE, DockerImage, VersionFields
+from builder.models.names import DatasetName, ExperimentName, VersionName
+from builder.models.records import (
+    DIGEST_VARIABLE,
+    DatasetFields,
+    DatasetVersion,
+    DockerImage,
+    Experiment,
+    ExperimentFields,
+    Log,
+    ModelVersion,
+    Source,
+    VersionFields,
+)
 from builder.reference import Reference
-from builder.trace import FoundImage, link_digest, link_image, link_versions, parse_subject
+from builder.trace.links import link_dataset, link_digest, link_image, link_source, link_versions
+from builder.trace.records import FoundImage
+from builder.trace.subjects import parse_subject
 
 NAME = VersionName(model="pedestrian", version="v3")
 DIGEST, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
@@ -194,7 +208,7 @@ def test_a_version_without_a_digest_is_recorded(reference: str, trace: Trace) ->
     attached(reference, None)
     ended = trace("pedestrian/v3")
     assert (ended.code, statuses(ended)["image"]) == (0, "recorded")
-    assert ended.json["links"][0]["why"] == "the version holds no digest"
+    assert ended.json["links"][0]["why"] == "no digest is held"
 
 
 def test_without_the_registry_the_local_store_still_answers_both_ways(away: str, trace: Trace) -> None:
@@ -249,13 +263,32 @@ def test_a_version_without_an_image_has_no_links(trace: Trace, capsys: pytest.Ca
         (f"pedestrian/v3@{DIGEST}", Reference("pedestrian/v3", None, DIGEST)),
         ("localhost:5000/a:1", Reference("localhost:5000/a", "1")),
         ("local:5000", Reference("local", "5000")),
+        (DIGEST, DIGEST),
+        ("experiment:night/run 1", ExperimentName(project="night", experiment="run 1")),
+        (
+            "experiment:picsellia:a/b/c",
+            ExperimentName(store="picsellia", project="a/b", experiment="c"),
+        ),
+        ("experiment:1.0", Reference("experiment", "1.0")),
     ],
 )
 def test_a_version_and_an_image_of_one_name_are_told_apart(text: str, expected: object) -> None:
     assert parse_subject(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "pedestrian", "localhost:5000/a", "picsellia:/v3", "A B:1", "a@b:c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "pedestrian",
+        "experiment:run/",
+        "sha256:12",
+        "localhost:5000/a",
+        "picsellia:/v3",
+        "A B:1",
+        "a@b:c",
+    ],
+)
 def test_what_is_neither_is_a_usage_error(text: str, trace: Trace) -> None:
     with pytest.raises(UsageError):
         parse_subject(text)
@@ -334,3 +367,203 @@ def test_an_image_of_the_engine_is_held_against_the_registry(
 
 def test_only_a_store_that_answers_gives_versions() -> None:
     assert link_versions(Reference(IMAGE.name, IMAGE.tag), FoundImage(registry_digest=DIGEST), ()) == ()
+
+
+RUN = ExperimentName(project="night", experiment="run 1")
+DATA = DatasetName(dataset="street", version="v1")
+PARAMETERS = {"epochs": 9, "hub_token": "private"}
+
+
+@pytest.fixture
+def published(away: str, tmp_path: Path) -> str:
+    """An experiment that was run and published as pedestrian/v4; its image's registry is away.
+
+    Returns:
+        The image's repository.
+    """
+    image = DockerImage(name=f"{away}/vision/pedestrian", tag="1", digest=DIGEST)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(b"image")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "best.pt").write_bytes(b"trained")
+    ran = {"image": image.name, "digest": DIGEST, "lock": "1" * 64, "revision": f"{'2' * 40}-dirty"}
+    with LocalStore() as store:
+        store.versions.create(NAME, VersionFields(image=image, parameters=PARAMETERS))
+        store.datasets.add(DATA, DatasetFields(), tmp_path / "images")
+        store.experiments.create(RUN, ExperimentFields(), NAME)
+        store.experiments.attach_dataset(RUN, "train", DATA)
+        log = Log(name="trainpack", type="TABLE", data=ran)
+        store.experiments.report(RUN, "SUCCESS", [log], tmp_path / "outputs")
+        store.experiments.publish(RUN, VersionName(model="pedestrian", version="v4"))
+    return image.name
+
+
+def links(ended: Ended) -> dict[tuple[str, str], tuple[str, str]]:
+    """Of each link whence and what it is: where it leads, and how sure that is."""
+    return {(link["from"], link["kind"]): (link["to"], link["status"]) for link in ended.json["links"]}
+
+
+FROM_V4 = {
+    ("local:pedestrian/v4", "experiment"): ("experiment:local:night/run 1", "proven"),
+    ("local:pedestrian/v4", "parameters"): ("epochs=9, hub_token=***", "proven"),
+    ("local:pedestrian/v4", "dataset train"): ("local:street/v1", "proven"),
+    ("experiment:local:night/run 1", "run"): (DIGEST, "proven"),
+    (DIGEST, "lock"): ("1" * 64, "recorded"),
+    (DIGEST, "revision"): (f"{'2' * 40}-dirty", "recorded"),
+}
+
+
+def test_a_published_version_is_traced_to_its_experiment_data_parameters_lock_and_commit_offline(
+    published: str, trace: Trace
+) -> None:
+    ended = trace("pedestrian/v4")
+    assert ended.code == 0, ended.output
+    image = {("local:pedestrian/v4", "image"): (f"{published}:1@{DIGEST}", "recorded")}
+    assert links(ended) == FROM_V4 | image
+    assert "private" not in ended.output
+
+
+def test_an_experiment_is_traced_back_to_its_version_and_on_to_what_it_was_published_as(
+    published: str, trace: Trace
+) -> None:
+    ended = trace("experiment:night/run 1")
+    own = "experiment:local:night/run 1"
+    assert ended.code == 0
+    assert links(ended) == {
+        (own, "image"): (f"{published}:1@{DIGEST}", "recorded"),
+        (own, "run"): (DIGEST, "proven"),
+        (DIGEST, "lock"): ("1" * 64, "recorded"),
+        (DIGEST, "revision"): (f"{'2' * 40}-dirty", "recorded"),
+        (own, "base version"): ("local:pedestrian/v3", "proven"),
+        (own, "parameters"): ("epochs=9, hub_token=***", "recorded"),
+        (own, "dataset train"): ("local:street/v1", "proven"),
+        (own, "version"): ("local:pedestrian/v4", "proven"),
+    }
+
+
+def test_a_version_leads_to_the_experiments_that_were_made_from_it(published: str, trace: Trace) -> None:
+    found = links(trace("pedestrian/v3"))
+    assert found["local:pedestrian/v3", "experiment from it"] == ("experiment:local:night/run 1", "proven")
+
+
+def test_a_digest_alone_leads_to_versions_and_experiments_and_their_data(
+    published: str, trace: Trace
+) -> None:
+    ended = trace(DIGEST)
+    assert (ended.code, ended.json["subject"]) == (0, f"{published}@{DIGEST}")
+    found = {(link["kind"], link["to"], link["status"]) for link in ended.json["links"]}
+    assert {
+        ("version", "local:pedestrian/v3", "proven"),
+        ("version", "local:pedestrian/v4", "proven"),
+        ("experiment", "experiment:local:night/run 1", "proven"),
+        ("dataset train", "local:street/v1", "proven"),
+    } <= found
+
+
+def test_a_digest_that_nobody_knows_is_an_error(published: str, trace: Trace) -> None:
+    ended = trace(OTHER)
+    assert (ended.code, "knows this digest" in ended.json["error"]["message"]) == (1, True)
+
+
+def test_an_artifacts_file_is_traced_by_its_content(
+    published: str, trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = tmp_path / "model-from-a-mail.pt"
+    renamed.write_bytes(b"trained")
+    ended = trace(str(renamed))
+    assert ended.code == 0, ended.output
+    found = links(ended)
+    files = [link for link in ended.json["links"] if link["kind"] == "file best.pt"]
+    assert {link["to"] for link in files} == {"experiment:local:night/run 1", "local:pedestrian/v4"}
+    assert {link["status"] for link in files} == {"proven"}
+    assert FROM_V4.items() <= found.items()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "v9").write_bytes(b"image")
+    assert {link["to"] for link in trace("images/v9").json["links"]} == {"local:street/v1"}
+    assert trace("local:images/v9").code == 1, "a store's name says that it is a version"
+
+
+def test_a_file_that_nothing_has_is_an_error_with_its_hash(
+    published: str, trace: Trace, tmp_path: Path
+) -> None:
+    (tmp_path / "other.pt").write_bytes(b"another")
+    ended = trace(str(tmp_path / "other.pt"))
+    assert ended.code == 1
+    assert hashlib.sha256(b"another").hexdigest() in ended.json["error"]["details"][0]
+
+
+def test_parameters_or_an_image_that_were_changed_after_publishing_are_broken(
+    published: str, trace: Trace
+) -> None:
+    v4 = VersionName(model="pedestrian", version="v4")
+    with LocalStore() as store:
+        store.versions.update(v4, VersionFields(parameters={"epochs": 10, "hub_token": "private"}))
+    ended = trace("pedestrian/v4")
+    assert (ended.code, ended.json["broken"], statuses(ended)["parameters"]) == (1, 1, "broken")
+    assert "the experiment has others: epochs" in ended.output
+    with LocalStore() as store:
+        image = DockerImage(name=published, tag="2", digest=OTHER)
+        store.versions.update(v4, VersionFields(image=image, parameters=PARAMETERS))
+    ended = trace("pedestrian/v4")
+    assert (ended.code, statuses(ended)["experiment"]) == (1, "broken")
+    assert trace("experiment:night/run 1").code == 1
+
+
+def test_an_experiment_that_ran_another_image_than_it_names_is_broken(published: str, trace: Trace) -> None:
+    with LocalStore() as store:
+        image = DockerImage(name=published, tag="2", digest=OTHER)
+        store.experiments.update(RUN, ExperimentFields(image=image))
+    ended = trace("experiment:night/run 1")
+    assert (ended.code, statuses(ended)["run"]) == (1, "broken")
+
+
+def test_a_misspelt_experiment_is_answered_with_how_to_name_one(published: str, trace: Trace) -> None:
+    ended = trace("experiment:nihgt/run 1")
+    assert (ended.code, "experiment:[STORE:]" in ended.json["error"]["remedy"]) == (1, True)
+
+
+def test_a_tree_that_leads_back_to_itself_ends(published: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for subject in ("experiment:night/run 1", "pedestrian/v3", DIGEST):
+        assert run(["trace", subject]) == 0
+    assert "experiment:local:night/run 1" in capsys.readouterr().out
+
+
+EXPERIMENT = Experiment(
+    id="1", name=RUN, fields=ExperimentFields(image=IMAGE, parameters={"epochs": 9}), base=NAME
+)
+SOURCED = ModelVersion(
+    id="1",
+    name=NAME,
+    fields=VersionFields(image=IMAGE, parameters={"epochs": 9}),
+    source=Source(experiment=RUN),
+)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "known", "expected"),
+    [
+        (EXPERIMENT, True, ["proven", "proven"]),
+        (None, True, ["broken", "recorded"]),
+        (None, False, ["recorded", "recorded"]),
+        (EXPERIMENT.model_copy(update={"fields": ExperimentFields()}), True, ["recorded", "broken"]),
+    ],
+)
+def test_a_source_is_proven_only_by_what_matches(
+    experiment: Experiment | None, known: bool, expected: list[str]
+) -> None:
+    found = link_source(SOURCED, experiment, known=known)
+    assert [link.status for link in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "status"),
+    [
+        (DatasetVersion(id="1", name=DATA, fields=DatasetFields(), digest=DIGEST), "proven"),
+        (DatasetVersion(id="1", name=DATA, fields=DatasetFields(reference="/data")), "recorded"),
+        (None, "broken"),
+    ],
+)
+def test_a_dataset_is_proven_only_where_its_files_are_held(
+    dataset: DatasetVersion | None, status: str
+) -> None:
+    assert link_dataset("local:a/b", "train", DATA, dataset).status == status

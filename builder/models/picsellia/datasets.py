@@ -94,7 +94,7 @@ class PicselliaDatasets:
             StoreError: The storage does not have an image, or gives something else than it announced.
             UsageError: The target exists, or cannot be written.
         """
-        from trainpack_entrypoint.experiment_inputs import local_names  # noqa: PLC0415  (needs `requests`)
+        from trainpack_entrypoint.platform.inputs import local_names  # noqa: PLC0415  (needs `requests`)
 
         version = self.require(name)
         target = into / "-".join(part.replace("/", "-") for part in name.parts)

@@ -129,9 +129,9 @@ def receive(platform: Platform, owner: Name, groups: Mapping[str, Mapping[Path, 
         StoreError: The storage does not have one, or gives something else than it announced.
         UsageError: The disk is full, or cannot be written.
     """
-    from trainpack_entrypoint.downloads import fetch as download  # noqa: PLC0415  (needs `requests`)
     from trainpack_entrypoint.failures import RunError  # noqa: PLC0415
-    from trainpack_entrypoint.links import Item  # noqa: PLC0415
+    from trainpack_entrypoint.platform.download.fetch import fetch as download  # noqa: PLC0415  (needs `requests`)
+    from trainpack_entrypoint.platform.download.links import Item  # noqa: PLC0415
 
     items = [
         [Item(what, str(path), remote) for path, remote in files.items()] for what, files in groups.items()

@@ -68,8 +68,11 @@ def translated(host: str, token: str) -> Iterator[None]:
 
 
 @contextmanager
-def having(done: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
+def having(done: str, kind: type[StoreError] = StoreError, *, written: bool | None = True) -> Iterator[None]:
     """Tell what fails from here on together with what was done already.
+
+    Args:
+        written: What the error says of the write.
 
     Raises:
         StoreError: What was raised, with what was done in front.
@@ -77,12 +80,14 @@ def having(done: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        raise StoreError(
+        told = StoreError(
             f"{done}; then: {error.message}",
             place=error.place,
             remedy=error.remedy,
             details=error.details,
-        ) from None
+        )
+        told.written = written
+        raise told from None
 
 
 def in_doubt(what: str) -> AbstractContextManager[None]:
@@ -91,7 +96,7 @@ def in_doubt(what: str) -> AbstractContextManager[None]:
     Raises:
         StoreError: The answer was lost, with what may have happened.
     """
-    return having(f"it is not known whether {what}", LostAnswerError)
+    return having(f"it is not known whether {what}", LostAnswerError, written=None)
 
 
 @contextmanager
@@ -109,11 +114,13 @@ def undone(what: str, undo: Callable[[], None]) -> Iterator[None]:
         except NotFoundError:
             pass
         except StoreError as second:
-            raise StoreError(
+            told = StoreError(
                 f"{getattr(error, 'message', None) or type(error).__name__}; and {what} is left over",
                 place=second.place,
                 remedy=f"remove it on the platform: it could not be removed: {second.message}",
-            ) from None
+            )
+            told.written = getattr(error, "written", None)
+            raise told from None
         raise
 
 

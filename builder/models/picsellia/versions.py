@@ -86,7 +86,8 @@ class PicselliaVersions:
                 stack.enter_context(
                     undone(f"the new model {name.model!r}", partial(self._platform.ask, model.delete))
                 )
-            version = self._make_version(model, name.version, wanted)
+            with in_doubt("the version was created"):
+                version = self._make_version(model, name.version, wanted)
         with having("the version was created"):
             return self.read(version)
 

@@ -33,26 +33,27 @@ def environment_source(environment: Mapping[str, str]) -> Source:
 
 
 def mounted_sources(paths: Paths, problems: list[str]) -> list[Source]:
-    """The mounted files that exist: parameters and labelmap, then a local store's ModelVersion."""
-    parameters, labelmap, version = (
-        _read(paths.mount(name), problems)
-        for name in ("parameters.json", "labelmap.json", "model-version.json")
+    """The mounted files that exist: parameters, labelmap, a local store's experiment and ModelVersion."""
+    parameters, labelmap = (
+        _read(paths.mount(name), problems) for name in ("parameters.json", "labelmap.json")
     )
-    sources = [
+    return [
         Source(
             paths.mount("parameters.json"), object_of(parameters, paths.mount("parameters.json"), problems)
         ),
         Source(paths.mount("labelmap.json"), labelmap=labelmap),
+        *_stored("experiment", paths.mount("experiment.json"), problems),
+        *_stored("ModelVersion", paths.mount("model-version.json"), problems),
     ]
-    return [*sources, *_version_source(version, paths.mount("model-version.json"), problems)]
 
 
-def _version_source(data: Any, path: str, problems: list[str]) -> list[Source]:
-    version = object_of(data, path, problems)
-    if not version:
+def _stored(kind: str, path: str, problems: list[str]) -> list[Source]:
+    """What a local store holds of an object: its name, parameters and labelmap."""
+    held = object_of(_read(path, problems), path, problems)
+    if not held:
         return []
-    parameters = object_of(version.get("parameters"), f"parameters of {path}", problems)
-    return [Source(f"ModelVersion {version.get('name', path)}", parameters, version.get("labelmap") or None)]
+    parameters = object_of(held.get("parameters"), f"parameters of {path}", problems)
+    return [Source(f"{kind} {held.get('name', path)}", parameters, held.get("labelmap") or None)]
 
 
 def object_of(data: Any, place: str, problems: list[str]) -> dict[str, Any]:
