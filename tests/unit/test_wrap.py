@@ -293,17 +293,13 @@ def test_a_syntax_error_leaves_nothing(tmp_path: Path) -> None:
 
 # Hostile text
 
-HOSTILE = st.text(st.sampled_from("\"'\\\n\r\t\x00\x1b\u2028#[]{}=%$é💥 ab,") | st.characters(), max_size=20)
+HOSTILE = st.text(
+    st.sampled_from("\"'\\\n\r\t\x00\x1b\u2028#[]{}=%$é💥 ab,") | st.characters(exclude_categories=["Cs"]),
+    max_size=20,
+)
 FAST = settings(
     max_examples=40, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def is_file_name(text: str) -> bool:
-    try:
-        return "/" not in text and "\0" not in text and len(text.encode()) < 200
-    except UnicodeEncodeError:
-        return False
 
 
 @FAST
@@ -337,7 +333,7 @@ def test_defaults_choices_and_help_come_through_whatever_they_hold(
 
 
 @FAST
-@given(stem=HOSTILE.filter(is_file_name))
+@given(stem=HOSTILE.filter(lambda text: "/" not in text and "\0" not in text and len(text.encode()) < 200))
 @example(stem='tra"in')
 @example(stem="tra'in #")
 @example(stem="a\n[run]\nscript = 'b'")
