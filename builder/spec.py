@@ -22,22 +22,10 @@ from trainpack_entrypoint.schema import NAME, TYPES, Parameter, close_match, par
 
 from builder.errors import SpecError
 from builder.flags import normalise_flags
+from builder.models.records import Framework, InferenceType
 from builder.reference import parse_repository
 
 FILE = "trainpack.toml"
-
-Framework = Literal["TENSORFLOW", "PYTORCH", "ONNX", "NOT_CONFIGURED"]
-InferenceType = Literal[
-    "NOT_CONFIGURED",
-    "CLASSIFICATION",
-    "OBJECT_DETECTION",
-    "SEGMENTATION",
-    "POINT",
-    "KEYPOINT",
-    "LINE",
-    "MASK",
-    "MULTI",
-]
 
 
 def _one_line(value: str) -> str:

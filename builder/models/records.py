@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -12,8 +12,8 @@ from builder.records import Record
 
 DIGEST_VARIABLE = "TRAINPACK_IMAGE_DIGEST"
 
-FRAMEWORKS = ("TENSORFLOW", "PYTORCH", "ONNX", "NOT_CONFIGURED")
-INFERENCE_TYPES = (
+Framework = Literal["TENSORFLOW", "PYTORCH", "ONNX", "NOT_CONFIGURED"]
+InferenceType = Literal[
     "NOT_CONFIGURED",
     "CLASSIFICATION",
     "OBJECT_DETECTION",
@@ -23,7 +23,9 @@ INFERENCE_TYPES = (
     "LINE",
     "MASK",
     "MULTI",
-)
+]
+FRAMEWORKS: tuple[str, ...] = get_args(Framework)
+INFERENCE_TYPES: tuple[str, ...] = get_args(InferenceType)
 EXPERIMENT_STATUSES = ("WAITING", "RUNNING", "SUCCESS", "FAILED", "TERMINATED", "CANCELED")
 LOG_TYPES = ("VALUE", "IMAGE", "LINE", "TABLE", "BAR", "HEATMAP", "LABELMAP", "EVALUATION")
 
