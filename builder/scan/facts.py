@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from trainpack_entrypoint.schema import Parameter
 
+from builder.models.records import Framework
 from builder.records import Record
-from builder.spec import Framework
 
 
 class Fact(Record):

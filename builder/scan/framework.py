@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from builder.models.records import Framework
 from builder.scan.facts import Import
-from builder.spec import Framework
 
 _FRAMEWORKS: dict[str, Framework] = {
     "torch": "PYTORCH",

@@ -11,10 +11,9 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
+from builder.models.records import Framework, InferenceType
 from builder.spec import (
-    Framework,
     ImageSpec,
-    InferenceType,
     ModelSpec,
     OutputsSpec,
     ParameterSpec,
