@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,15 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def image(changed_image: Callable[[Sequence[str]], str]) -> str:
+def image(changed_image: Callable[[Path], str], tmp_path: Path) -> str:
     """The contract image with a script that tells what it sees, and a dataset that it declares."""
-    script = f"RUN echo {_base64(SCRIPT)} | base64 -d > /opt/app/train.py"
-    return changed_image(["USER root", DECLARE, script, "USER 1000:1000"])
-
-
-def _base64(text: str) -> str:
-    import base64  # noqa: PLC0415
-
-    return base64.b64encode(text.encode()).decode()
+    added = tmp_path / "added"
+    added.mkdir()
+    (added / "train.py").write_text(SCRIPT)
+    (added / "Dockerfile").write_text(
+        f"USER root\n{DECLARE}\nCOPY train.py /opt/app/train.py\nUSER 1000:1000\n"
+    )
+    return changed_image(added)
 
 
 def docker_image(reference: str, digest: str | None = None) -> DockerImage:
