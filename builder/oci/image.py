@@ -1,0 +1,240 @@
+"""An image as a value: what it is made of, and how a new one is made from it. Nothing here touches a disk."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from builder.errors import ImageFormatError
+from builder.oci.manifest import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    canonical_json,
+    check_digest,
+    digest_of,
+    oci_name,
+    parse_manifest,
+    parse_object,
+)
+
+Opener = Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: known by its digests, its bytes where they are until somebody opens them.
+
+    Attributes:
+        digest: Of the compressed bytes, as they travel.
+        diff_id: Of the tar inside, as the config names it.
+        size: Compressed bytes.
+        unpacked: Bytes of the tar, None where nobody has counted them.
+        open: Opens the compressed bytes as a seekable file, verified once read to the end.
+    """
+
+    digest: str
+    diff_id: str
+    size: int
+    unpacked: int | None
+    media_type: str
+    open: Opener = field(compare=False, repr=False)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The layer as a manifest names it."""
+        return Descriptor(self.media_type, self.digest, self.size)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: its config and manifest to the byte, and its layers, base first."""
+
+    config: bytes
+    manifest: bytes
+    media_type: str
+    layers: tuple[Layer, ...]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The manifest's digest: what a registry calls the image."""
+        return digest_of(self.manifest)
+
+    @functools.cached_property
+    def id(self) -> str:
+        """The config's digest: what an engine calls the image."""
+        return digest_of(self.config)
+
+    @functools.cached_property
+    def document(self) -> dict[str, Any]:
+        """The config, read."""
+        return parse_object(self.config, self.id)
+
+    @property
+    def platform(self) -> str:
+        """`os/architecture`."""
+        return f"{self.document.get('os')}/{self.document.get('architecture')}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the config."""
+        return dict((self.document.get("config") or {}).get("Labels") or {})
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The image as an index names it."""
+        return Descriptor(self.media_type, self.digest, len(self.manifest), platform=self.platform)
+
+    @property
+    def config_descriptor(self) -> Descriptor:
+        """The config as the manifest names it."""
+        return parse_manifest(self.manifest, self.digest, self.media_type).config
+
+
+@dataclass(frozen=True)
+class Addendum:
+    """A layer to append, and what made it: the line that `docker history` shows."""
+
+    layer: Layer
+    created_by: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a new image changes in the config of the old one; None leaves a key as it is.
+
+    An entrypoint without a command takes the old command away, as it does in a Dockerfile.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    workdir: str | None = None
+    entrypoint: Sequence[str] | None = None
+    cmd: Sequence[str] | None = None
+
+
+def empty(platform: str) -> Image:
+    """An image without layers, to append to: `FROM scratch`."""
+    system, _, architecture = platform.partition("/")
+    config = {"os": system, "architecture": architecture, "config": {}, "rootfs": _rootfs(()), "history": []}
+    return _image(canonical_json(config), (), {})
+
+
+def read_image(
+    manifest: bytes,
+    config: bytes,
+    place: str,
+    opener: Callable[[Descriptor], Opener],
+    media_type: str | None = None,
+) -> Image:
+    """An image from the bytes of its manifest and config, as they lie somewhere.
+
+    Args:
+        place: Where it comes from, for the messages.
+        opener: Makes what opens a blob there.
+        media_type: For a manifest that does not name its own.
+
+    Raises:
+        ImageFormatError: They are not those of an image, or do not belong together.
+    """
+    parsed = parse_manifest(manifest, place, media_type)
+    if digest_of(config) != parsed.config.digest:
+        raise ImageFormatError(
+            f"a config with the digest {digest_of(config)}, expected {parsed.config.digest}", place=place
+        )
+    diff_ids = _diff_ids(parse_object(config, place), place)
+    if len(diff_ids) != len(parsed.layers):
+        raise ImageFormatError(
+            f"a manifest with {len(parsed.layers)} layers over a config with {len(diff_ids)}", place=place
+        )
+    layers = tuple(
+        Layer(each.digest, diff_id, each.size, None, each.media_type, opener(each))
+        for each, diff_id in zip(parsed.layers, diff_ids, strict=True)
+    )
+    return Image(config, manifest, parsed.media_type, layers)
+
+
+def append(base: Image, additions: Sequence[Addendum], changes: Changes, epoch: int) -> Image:
+    """A new image: the base, then the additions, then the changes of its config.
+
+    Args:
+        epoch: The one moment that the image knows, in seconds since 1970.
+    """
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+    document = base.document | {"created": created}
+    layers = (*base.layers, *(each.layer for each in additions))
+    document["config"] = _changed(document.get("config") or {}, changes)
+    document["rootfs"] = _rootfs(tuple(layer.diff_id for layer in layers))
+    document["history"] = [
+        *_history(base, created),
+        *({"created": created, "created_by": each.created_by} for each in additions),
+    ]
+    annotations = parse_manifest(base.manifest, base.digest, base.media_type).annotations
+    return _image(canonical_json(document), layers, annotations)
+
+
+def merged_env(before: Sequence[str], changes: Mapping[str, str]) -> list[str]:
+    """`NAME=value` lines: the old ones in their places, changed or not, then the new ones by name."""
+    names = [line.partition("=")[0] for line in before]
+    kept = [
+        f"{name}={changes[name]}" if name in changes else line
+        for name, line in zip(names, before, strict=True)
+    ]
+    return kept + [f"{name}={value}" for name, value in sorted(changes.items()) if name not in names]
+
+
+def _changed(config: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    changed = dict(config)
+    if changes.env:
+        changed["Env"] = merged_env(config.get("Env") or [], changes.env)
+    if changes.labels:
+        changed["Labels"] = {**(config.get("Labels") or {}), **changes.labels}
+    if changes.entrypoint is not None:
+        changed["Entrypoint"] = list(changes.entrypoint)
+        changed.pop("Cmd", None)
+    if changes.cmd is not None:
+        changed["Cmd"] = list(changes.cmd)
+    for key, value in (("User", changes.user), ("WorkingDir", changes.workdir)):
+        if value is not None:
+            changed[key] = value
+    return changed
+
+
+def _history(base: Image, created: str) -> list[dict[str, Any]]:
+    """The base's history; one line per layer where it has none, since engines match the two by count."""
+    kept = [entry for entry in base.document.get("history") or () if isinstance(entry, dict)]
+    if sum(not entry.get("empty_layer") for entry in kept) == len(base.layers):
+        return kept
+    return [{"created": created, "created_by": f"base {layer.digest}"} for layer in base.layers]
+
+
+def _rootfs(diff_ids: tuple[str, ...]) -> dict[str, Any]:
+    return {"type": "layers", "diff_ids": list(diff_ids)}
+
+
+def _diff_ids(config: dict[str, Any], place: str) -> list[str]:
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list):
+        raise ImageFormatError("a config without the list of its layers (rootfs.diff_ids)", place=place)
+    return [check_digest(each, place) for each in diff_ids]
+
+
+def _image(config: bytes, layers: tuple[Layer, ...], annotations: Mapping[str, str]) -> Image:
+    named = tuple(
+        Layer(each.digest, each.diff_id, each.size, each.unpacked, oci_name(each.media_type), each.open)
+        for each in layers
+    )
+    manifest = Manifest(
+        media_type=OCI_MANIFEST,
+        config=Descriptor(OCI_CONFIG, digest_of(config), len(config)),
+        layers=tuple(each.descriptor for each in named),
+        annotations=annotations,
+    )
+    return Image(config, manifest.to_bytes(), OCI_MANIFEST, named)

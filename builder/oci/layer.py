@@ -1,0 +1,68 @@
+"""Layers from entries: tar, compression and both digests in one pass, in memory that does not grow."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable
+
+from zlib_ng import zlib_ng
+
+from builder.oci.blobs import Blobs, BlobWriter
+from builder.oci.image import Layer
+from builder.oci.manifest import OCI_LAYER_GZIP
+from builder.oci.tar import EPOCH, Entry, arrange, stream
+
+# Raised when the same entries become other bytes than before; part of every key under which layers are kept.
+FORMAT = f"1-zlib-ng-{zlib_ng.ZLIBNG_VERSION}"
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+LEVEL = 6
+
+
+def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH) -> Layer:
+    """Write a layer; the same entries are the same bytes on every machine.
+
+    Raises:
+        LayerError: An entry cannot go into a layer, or its file changed while it was read.
+    """
+    arranged = arrange(entries)
+    tar, unpacked = hashlib.sha256(), 0
+    with blobs.writer() as writer:
+        gzip = _Gzip(writer)
+        for piece in stream(arranged, epoch):
+            tar.update(piece)
+            unpacked += len(piece)
+            gzip.write(piece)
+        gzip.finish()
+    return kept_layer(blobs, writer.digest, f"sha256:{tar.hexdigest()}", writer.size, unpacked)
+
+
+def kept_layer(
+    blobs: Blobs, digest: str, diff_id: str, size: int, unpacked: int | None, media_type: str = OCI_LAYER_GZIP
+) -> Layer:
+    """A layer whose bytes are in `blobs`."""
+    return Layer(digest, diff_id, size, unpacked, media_type, functools.partial(blobs.open, digest))
+
+
+class _Gzip:
+    """One gzip member without name and time.
+
+    The compressor comes with trainpack, since the machine's zlib is one of several that make other bytes.
+    """
+
+    def __init__(self, out: BlobWriter) -> None:
+        self._out = out
+        self._deflate = zlib_ng.compressobj(LEVEL, zlib_ng.DEFLATED, -15)
+        self._crc = self._size = 0
+        out.write(GZIP_HEADER)
+
+    def write(self, data: bytes) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        self._out.write(self._deflate.compress(data))
+
+    def finish(self) -> None:
+        self._out.write(self._deflate.flush())
+        self._out.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
