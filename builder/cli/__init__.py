@@ -22,6 +22,7 @@ COMMANDS = {
     "trace": "Follow an image to its versions, or a version to its image.",
     "models": "List, show and create the ModelVersions of a store.",
     "base": "List the base images; build one or all.",
+    "cache": "Show, bound, check and empty the cache of layers.",
     "login": "Keep Picsellia credentials in a file that only you can read.",
     "logout": "Forget the Picsellia credentials.",
     "whoami": "Show which Picsellia account answers.",

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from builder.errors import BlobError
 from builder.oci.manifest import check_digest
+from builder.oci.streams import CHUNK, verifying
 
 SEALED = 315_532_800
-CHUNK = 1 << 20
+YOUNG_SECONDS = 5
 
 
 class Blobs:
@@ -64,27 +64,63 @@ class Blobs:
         except FileNotFoundError:
             raise BlobError(f"the blob {digest} is not there any more", place=str(self.folder)) from None
         with file:
-            yield cast("IO[bytes]", io.BufferedReader(_Verifying(file, digest, path), CHUNK))
+            yield verifying(file, digest, f"the blob {digest}", lambda: path.unlink(missing_ok=True))
+
+    def verify(self, digest: str) -> bool:
+        """Hash a blob, whatever its times say; a corrupt one is removed."""
+        path = self.path(digest)
+        with suppress(FileNotFoundError):
+            if _digest(path) != digest:
+                path.unlink()
+                return False
+        return True
+
+    def paths(self) -> list[Path]:
+        """The files of all blobs."""
+        return sorted(self._sealed.iterdir()) if self._sealed.is_dir() else []
+
+    def digests(self) -> list[str]:
+        """The digests of all blobs."""
+        return [f"sha256:{path.name}" for path in self.paths()]
+
+    def strays(self) -> list[Path]:
+        """What killed processes left unfinished; what a living one is writing is not among it."""
+        found = list(self._fresh.iterdir()) if self._fresh.is_dir() else []
+        return [path for path in found if _is_abandoned(path)]
 
     @contextmanager
-    def writer(self) -> Iterator[BlobWriter]:
-        """A new blob: there, under the digest of what was written, once the block ends without an error."""
+    def writer(self, expected: str | None = None) -> Iterator[BlobWriter]:
+        """A new blob: there, under the digest of what was written, once the block ends without an error.
+
+        Args:
+            expected: The digest that the bytes are said to have.
+
+        Raises:
+            BlobError: They have another one; nothing is kept.
+        """
         self._sealed.mkdir(parents=True, exist_ok=True)
+        with self.scratch() as file:
+            writer = BlobWriter(file)
+            yield writer
+            file.flush()
+            if expected and writer.digest != expected:
+                raise BlobError(f"bytes with the digest {writer.digest}, expected {expected}")
+            os.fchmod(file.fileno(), 0o444)
+            _seal(Path(file.name))
+            Path(file.name).rename(self.path(writer.digest))
+
+    @contextmanager
+    def scratch(self) -> Iterator[IO[bytes]]:
+        """A file beside the blobs, gone at the end unless it was moved; a killed process's is swept away."""
         self._fresh.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._fresh)
         try:
-            with os.fdopen(descriptor, "wb", CHUNK) as file:
+            with open(name, "w+b", CHUNK, opener=lambda *_: descriptor) as file:
                 # Held until the process ends, however it ends: what nobody holds may be swept away.
                 fcntl.flock(file, fcntl.LOCK_EX)
-                writer = BlobWriter(file)
-                yield writer
-                file.flush()
-                os.fchmod(descriptor, 0o444)
-                _seal(Path(name))
-                Path(name).rename(self.path(writer.digest))
-        except BaseException:
+                yield file
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise
 
     def put(self, content: bytes) -> str:
         """Keep a small blob; returns its digest."""
@@ -113,39 +149,16 @@ class BlobWriter:
         return f"sha256:{self._hasher.hexdigest()}"
 
 
-class _Verifying(io.RawIOBase):
-    """Reads a blob and hashes it; at the end, bytes of another digest are an error and the blob is removed.
-
-    Who jumps about is verified as far as it reads on from the start.
-    """
-
-    def __init__(self, file: Any, digest: str, path: Path) -> None:
-        self._file, self._digest, self._path = file, digest, path
-        self._hasher, self._hashed = hashlib.sha256(), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def readinto(self, buffer: Any) -> int:
-        at = self._file.tell()
-        count = int(self._file.readinto(buffer))
-        if count and at <= self._hashed < at + count:
-            self._hasher.update(memoryview(buffer)[self._hashed - at : count])
-            self._hashed = at + count
-        if not count and at == self._hashed and f"sha256:{self._hasher.hexdigest()}" != self._digest:
-            self._path.unlink(missing_ok=True)
-            raise BlobError(
-                f"the blob {self._digest} is corrupt, and was removed",
-                place=str(self._path),
-                remedy="build again: it is made anew",
-            )
-        return count
+def _is_abandoned(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            # Between its first moment and its lock, a file is young.
+            if time.time() - os.fstat(file.fileno()).st_mtime < YOUNG_SECONDS:
+                return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _is_sealed(status: os.stat_result) -> bool:
@@ -154,7 +167,8 @@ def _is_sealed(status: os.stat_result) -> bool:
 
 def _seal(path: Path) -> None:
     """Mark a blob as verified, and as used just now."""
-    with suppress(FileNotFoundError):
+    # Another user's blob in a shared cache cannot be marked; it is hashed at each use instead.
+    with suppress(FileNotFoundError, PermissionError):
         os.utime(path, (time.time(), SEALED))
 
 

@@ -11,7 +11,9 @@ from typing import IO, Any
 
 from builder.errors import ImageFormatError
 from builder.oci.manifest import (
+    INDEX_TYPES,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     Manifest,
@@ -19,11 +21,16 @@ from builder.oci.manifest import (
     check_digest,
     digest_of,
     oci_name,
+    of_platform,
+    parse_index,
     parse_manifest,
     parse_object,
 )
 
 Opener = Callable[[], AbstractContextManager[IO[bytes]]]
+BlobOpener = Callable[[Descriptor], AbstractContextManager[IO[bytes]]]
+# What is read whole; registries themselves take manifests of up to 4 MiB.
+DOCUMENT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,11 @@ class Image:
     manifest: bytes
     media_type: str
     layers: tuple[Layer, ...]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Itself, as an index has several."""
+        return (self,)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -97,6 +109,29 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Index:
+    """The images of one thing for several platforms."""
+
+    images: tuple[Image, ...]
+
+    @functools.cached_property
+    def manifest(self) -> bytes:
+        """The index as canonical JSON."""
+        entries = [image.descriptor.to_json() for image in self.images]
+        return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+    @property
+    def digest(self) -> str:
+        """The digest of the index."""
+        return digest_of(self.manifest)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The index as another index names it."""
+        return Descriptor(OCI_INDEX, self.digest, len(self.manifest))
+
+
+@dataclass(frozen=True)
 class Addendum:
     """A layer to append, and what made it: the line that `docker history` shows."""
 
@@ -126,38 +161,53 @@ def empty(platform: str) -> Image:
     return _image(canonical_json(config), (), {})
 
 
-def read_image(
-    manifest: bytes,
-    config: bytes,
-    place: str,
-    opener: Callable[[Descriptor], Opener],
-    media_type: str | None = None,
-) -> Image:
-    """An image from the bytes of its manifest and config, as they lie somewhere.
+def open_image(top: Descriptor, opener: BlobOpener, platform: str, place: str) -> Image:
+    """The image of a manifest or index, from wherever its blobs can be opened; layers stay closed.
 
     Args:
-        place: Where it comes from, for the messages.
-        opener: Makes what opens a blob there.
-        media_type: For a manifest that does not name its own.
+        opener: Opens a blob or manifest of that place.
+        platform: Which image of an index; of a single one, what it must be.
+        place: For the messages.
 
     Raises:
-        ImageFormatError: They are not those of an image, or do not belong together.
+        ImageFormatError: It is no image, or none for that platform.
     """
-    parsed = parse_manifest(manifest, place, media_type)
-    if digest_of(config) != parsed.config.digest:
-        raise ImageFormatError(
-            f"a config with the digest {digest_of(config)}, expected {parsed.config.digest}", place=place
-        )
+    if top.media_type in INDEX_TYPES:
+        index = parse_index(read_document(opener, top, place), place)
+        return open_image(of_platform(index, platform, place), opener, platform, place)
+    content = read_document(opener, top, place)
+    manifest = parse_manifest(content, place, top.media_type)
+    config = read_document(opener, manifest.config, place)
     diff_ids = _diff_ids(parse_object(config, place), place)
-    if len(diff_ids) != len(parsed.layers):
+    if len(diff_ids) != len(manifest.layers):
         raise ImageFormatError(
-            f"a manifest with {len(parsed.layers)} layers over a config with {len(diff_ids)}", place=place
+            f"a manifest with {len(manifest.layers)} layers over a config with {len(diff_ids)}", place=place
         )
     layers = tuple(
-        Layer(each.digest, diff_id, each.size, None, each.media_type, opener(each))
-        for each, diff_id in zip(parsed.layers, diff_ids, strict=True)
+        Layer(each.digest, diff_id, each.size, None, each.media_type, functools.partial(opener, each))
+        for each, diff_id in zip(manifest.layers, diff_ids, strict=True)
     )
-    return Image(config, manifest, parsed.media_type, layers)
+    image = Image(config, content, manifest.media_type, layers)
+    if image.platform != platform:
+        raise ImageFormatError(f"the image is not for {platform}, only for {image.platform}", place=place)
+    return image
+
+
+def read_document(opener: BlobOpener, descriptor: Descriptor, place: str) -> bytes:
+    """A manifest, index or config, whole.
+
+    Raises:
+        ImageFormatError: It is larger than any of these can be, or not what its descriptor says.
+    """
+    if descriptor.size > DOCUMENT_BYTES:
+        raise ImageFormatError(f"{descriptor.size} bytes of {descriptor.media_type}", place=place)
+    with opener(descriptor) as file:
+        content = file.read(DOCUMENT_BYTES + 1)
+    if digest_of(content) != descriptor.digest:
+        raise ImageFormatError(
+            f"content with the digest {digest_of(content)}, expected {descriptor.digest}", place=place
+        )
+    return content
 
 
 def append(base: Image, additions: Sequence[Addendum], changes: Changes, epoch: int) -> Image:

@@ -196,12 +196,6 @@ def parse_index(content: bytes, place: str) -> tuple[Descriptor, ...]:
     return tuple(parse_descriptor(entry, place) for entry in manifests)
 
 
-def index_bytes(manifests: tuple[Descriptor, ...]) -> bytes:
-    """An index over the images of several platforms, as canonical JSON."""
-    entries = [descriptor.to_json() for descriptor in manifests]
-    return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
-
-
 def of_platform(manifests: tuple[Descriptor, ...], platform: str, place: str) -> Descriptor:
     """The manifest for a platform; one that names no platform is taken where it is the only one.
 
