@@ -162,7 +162,7 @@ def find_credentials(environ: Mapping[str, str]) -> Finding:
 
 def find_registry(folder: Path) -> Finding:
     """Whether the registry of the project's image answers, with the engine's login."""
-    from builder.oci.registry import RegistryClient  # noqa: PLC0415  (only where there is a project)
+    from builder.oci.remote.pull import RegistryClient  # noqa: PLC0415  (only where there is a project)
 
     image = load_spec(folder).image
     # A registry that does not have this tag answers all the same.

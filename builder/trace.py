@@ -22,7 +22,7 @@ from builder.errors import (
 )
 from builder.models.records import STORES, DockerImage, ModelVersion, VersionName
 from builder.models.store import ModelStore
-from builder.oci.registry import RegistryClient
+from builder.oci.remote.pull import RegistryClient
 from builder.plan import LABEL
 from builder.records import Record
 from builder.reference import Reference, parse_reference
