@@ -18,7 +18,7 @@ from builder.oci.manifest import (
     Descriptor,
     Manifest,
     canonical_json,
-    check_digest,
+    diff_ids,
     digest_of,
     oci_name,
     of_platform,
@@ -48,7 +48,7 @@ class Layer:
     digest: str
     diff_id: str
     size: int
-    unpacked: int | None
+    unpacked: int | None = field(compare=False)
     media_type: str
     open: Opener = field(compare=False, repr=False)
 
@@ -178,14 +178,14 @@ def open_image(top: Descriptor, opener: BlobOpener, platform: str, place: str) -
     content = read_document(opener, top, place)
     manifest = parse_manifest(content, place, top.media_type)
     config = read_document(opener, manifest.config, place)
-    diff_ids = _diff_ids(parse_object(config, place), place)
-    if len(diff_ids) != len(manifest.layers):
+    ids = diff_ids(parse_object(config, place), place)
+    if len(ids) != len(manifest.layers):
         raise ImageFormatError(
-            f"a manifest with {len(manifest.layers)} layers over a config with {len(diff_ids)}", place=place
+            f"a manifest with {len(manifest.layers)} layers over a config with {len(ids)}", place=place
         )
     layers = tuple(
         Layer(each.digest, diff_id, each.size, None, each.media_type, functools.partial(opener, each))
-        for each, diff_id in zip(manifest.layers, diff_ids, strict=True)
+        for each, diff_id in zip(manifest.layers, ids, strict=True)
     )
     image = Image(config, content, manifest.media_type, layers)
     if image.platform != platform:
@@ -208,6 +208,11 @@ def read_document(opener: BlobOpener, descriptor: Descriptor, place: str) -> byt
             f"content with the digest {digest_of(content)}, expected {descriptor.digest}", place=place
         )
     return content
+
+
+def with_layers(config: bytes, layers: Sequence[Layer]) -> Image:
+    """The image of a config whose layers are these, in whatever compression: its id stays the same."""
+    return _image(config, tuple(layers), {})
 
 
 def append(base: Image, additions: Sequence[Addendum], changes: Changes, epoch: int) -> Image:
@@ -266,14 +271,6 @@ def _history(base: Image, created: str) -> list[dict[str, Any]]:
 
 def _rootfs(diff_ids: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "layers", "diff_ids": list(diff_ids)}
-
-
-def _diff_ids(config: dict[str, Any], place: str) -> list[str]:
-    rootfs = config.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(diff_ids, list):
-        raise ImageFormatError("a config without the list of its layers (rootfs.diff_ids)", place=place)
-    return [check_digest(each, place) for each in diff_ids]
 
 
 def _image(config: bytes, layers: tuple[Layer, ...], annotations: Mapping[str, str]) -> Image:

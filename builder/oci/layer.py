@@ -12,8 +12,8 @@ from zlib_ng import zlib_ng
 
 from builder.oci.blobs import Blobs, BlobWriter
 from builder.oci.image import Layer
-from builder.oci.manifest import OCI_LAYER_GZIP
-from builder.oci.tar import EPOCH, Entry, arrange, stream
+from builder.oci.manifest import OCI_LAYER, OCI_LAYER_GZIP
+from builder.oci.tar import CHUNK, EPOCH, Entry, arrange, stream
 
 # Raised when the same entries become other bytes than before; part of every key under which layers are kept.
 FORMAT = f"1-zlib-ng-{zlib_ng.ZLIBNG_VERSION}"
@@ -37,6 +37,22 @@ def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH) -> L
             gzip.write(piece)
         gzip.finish()
     return kept_layer(blobs, writer.digest, f"sha256:{tar.hexdigest()}", writer.size, unpacked)
+
+
+def compress(layer: Layer, blobs: Blobs) -> Layer:
+    """An uncompressed layer, as `docker save` gives it, in the form of ours; a compressed one, copied."""
+    with layer.open() as source, blobs.writer() as writer:
+        if layer.media_type != OCI_LAYER:
+            while chunk := source.read(CHUNK):
+                writer.write(chunk)
+        else:
+            gzip = _Gzip(writer)
+            while chunk := source.read(CHUNK):
+                gzip.write(chunk)
+            gzip.finish()
+    unpacked = layer.size if layer.media_type == OCI_LAYER else layer.unpacked
+    media_type = OCI_LAYER_GZIP if layer.media_type == OCI_LAYER else layer.media_type
+    return kept_layer(blobs, writer.digest, layer.diff_id, writer.size, unpacked, media_type)
 
 
 def kept_layer(

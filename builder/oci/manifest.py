@@ -212,6 +212,19 @@ def of_platform(manifests: tuple[Descriptor, ...], platform: str, place: str) ->
     return found[0]
 
 
+def diff_ids(config: dict[str, Any], place: str) -> list[str]:
+    """The diff ids of a config's layers, base first.
+
+    Raises:
+        ImageFormatError: It has no list of them.
+    """
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list):
+        raise ImageFormatError("a config without the list of its layers (rootfs.diff_ids)", place=place)
+    return [check_digest(each, place) for each in found]
+
+
 def oci_name(media_type: str) -> str:
     """The name that OCI gives to a blob that docker's own manifest may name otherwise."""
     return _OCI_NAMES.get(media_type, media_type)
