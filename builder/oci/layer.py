@@ -19,6 +19,7 @@ from builder.oci.tar import CHUNK, EPOCH, Entry, arrange, stream
 FORMAT = f"1-zlib-ng-{zlib_ng.ZLIBNG_VERSION}"
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 LEVEL = 6
+_BLOCK = 1 << 20
 
 
 def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH) -> Layer:
@@ -65,20 +66,26 @@ def kept_layer(
 class _Gzip:
     """One gzip member without name and time.
 
-    The compressor comes with trainpack, since the machine's zlib is one of several that make other bytes.
+    The compressor comes with trainpack, since the machine's zlib is one of several that make other bytes. It
+    is fed blocks of one size, since its matches depend on where what it is given ends.
     """
 
     def __init__(self, out: BlobWriter) -> None:
         self._out = out
         self._deflate = zlib_ng.compressobj(LEVEL, zlib_ng.DEFLATED, -15)
         self._crc = self._size = 0
+        self._pending = bytearray()
         out.write(GZIP_HEADER)
 
     def write(self, data: bytes) -> None:
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
-        self._out.write(self._deflate.compress(data))
+        self._pending += data
+        while len(self._pending) >= _BLOCK:
+            self._out.write(self._deflate.compress(self._pending[:_BLOCK]))
+            del self._pending[:_BLOCK]
 
     def finish(self) -> None:
+        self._out.write(self._deflate.compress(self._pending))
         self._out.write(self._deflate.flush())
         self._out.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
