@@ -1,7 +1,7 @@
 """Bases: looked up, built where they are missing, and kept as one OCI layout in trainpack's cache.
 
-Only what builds on an upstream image needs an engine. `load_base` gives one to the engine: the docker builder asks
-for that, and nothing else.
+Only what builds on an upstream image needs an engine. `load_base` gives one to the engine, which the docker
+builder alone asks for.
 """
 
 from __future__ import annotations

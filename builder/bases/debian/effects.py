@@ -19,8 +19,9 @@ from builder.oci.tar import Entry, file, folder, link
 # Packages whose scripts were read, and do nothing for an image but what is below (or nothing at all).
 REVIEWED = frozenset(
     """
-    base-files base-passwd bash ca-certificates coreutils dash debianutils gzip libc-bin libc6 libgssapi-krb5-2
-    libselinux1 mawk media-types netbase openssl python3 python3-minimal readline-common sed tar tzdata
+    base-files base-passwd bash ca-certificates coreutils dash debianutils gzip libc-bin libc6
+    libgssapi-krb5-2 libselinux1 mawk media-types netbase openssl python3 python3-minimal readline-common
+    sed tar tzdata
     """.split()
 )
 _FOLDERS = (
