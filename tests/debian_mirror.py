@@ -22,7 +22,9 @@ SUITE = "bookworm"
 MODES = {tarfile.DIRTYPE: 0o755, tarfile.SYMTYPE: 0o777}
 
 
-def member(name: str, content: bytes = b"", mode: int | None = None, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, content: bytes = b"", mode: int | None = None, **fields: Any
+) -> tuple[tarfile.TarInfo, bytes]:
     """A member of a package's data: `type`, `linkname` and what else a tar can hold."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
@@ -132,7 +134,8 @@ class Archive:
             place.mkdir(parents=True, exist_ok=True)
             (place / "Packages.xz").write_bytes(packed)
             release = f"Codename: {name}\n" + (f"Valid-Until: {until}\n" if until else "")
-            release += f"SHA256:\n {hashlib.sha256(packed).hexdigest()} {len(packed)} main/binary-amd64/Packages.xz\n"
+            digest = hashlib.sha256(packed).hexdigest()
+            release += f"SHA256:\n {digest} {len(packed)} main/binary-amd64/Packages.xz\n"
             (place.parents[1] / "InRelease").write_bytes(self.key.sign(release))
 
 

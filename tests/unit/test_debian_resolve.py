@@ -36,7 +36,9 @@ def index(*suites: str) -> Index:
 
 
 def chosen(wanted: str, *suites: str, unneeded: tuple[str, ...] = ()) -> str:
-    return " ".join(f"{each.name}={each.version}" for each in resolve(wanted.split(), index(*suites), unneeded))
+    return " ".join(
+        f"{each.name}={each.version}" for each in resolve(wanted.split(), index(*suites), unneeded)
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,9 @@ def chosen(wanted: str, *suites: str, unneeded: tuple[str, ...] = ()) -> str:
             "a=1 z=1",
             id="provider by priority",
         ),
-        pytest.param("a", "a 1 Depends=v (>= 2)\ny 1 Provides=v\nz 1 Provides=v (= 2)", "a=1 z=1", id="versioned"),
+        pytest.param(
+            "a", "a 1 Depends=v (>= 2)\ny 1 Provides=v\nz 1 Provides=v (= 2)", "a=1 z=1", id="versioned"
+        ),
         pytest.param("a z", "a 1 Depends=v\ny 1 Provides=v\nz 1 Provides=v", "a=1 z=1", id="provider there"),
         pytest.param("v", "z 1 Provides=v", "z=1", id="a virtual package with one provider can be wanted"),
         pytest.param("a", "a 1 Breaks=b (<< 1); Depends=b\nb 1", "a=1 b=1", id="breaks only older ones"),
@@ -98,7 +102,9 @@ def test_the_order_in_which_packages_are_wanted_decides_nothing() -> None:
         ("a b", "a 1 Conflicts=v\nb 1 Provides=v", ["beside b 1: it excludes v"]),
     ],
 )
-def test_what_cannot_be_resolved_is_a_usage_error_that_says_why(wanted: str, suite: str, words: list[str]) -> None:
+def test_what_cannot_be_resolved_is_a_usage_error_that_says_why(
+    wanted: str, suite: str, words: list[str]
+) -> None:
     with pytest.raises(UsageError) as refused:
         chosen(wanted, suite)
     said = f"{refused.value} {refused.value.remedy}"
@@ -107,7 +113,9 @@ def test_what_cannot_be_resolved_is_a_usage_error_that_says_why(wanted: str, sui
 
 def test_a_paragraph_without_a_digest_is_refused() -> None:
     made = Index("amd64")
-    made.add("http://mirror.example.com", b"Package: a\nVersion: 1\nArchitecture: amd64\nFilename: a\nSize: 1\n")
+    made.add(
+        "http://mirror.example.com", b"Package: a\nVersion: 1\nArchitecture: amd64\nFilename: a\nSize: 1\n"
+    )
     with pytest.raises(MirrorError, match="SHA256"):
         made.find("a")
 

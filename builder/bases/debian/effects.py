@@ -112,7 +112,8 @@ def read_alternatives(script: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             names = {name: target}
             for slave in (number for number, word in enumerate(words) if word == "--slave"):
                 names[words[slave + 1]] = words[slave + 3]
-            yield int(priority), {_inside(name): _inside(target) for name, target in names.items()}
+            if not any(each.startswith("$") for each in (*names, *names.values())):
+                yield int(priority), {_inside(name): _inside(target) for name, target in names.items()}
         except (ValueError, IndexError):
             # Words that the script computes: what they are is not known here.
             continue
