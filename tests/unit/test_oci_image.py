@@ -122,6 +122,15 @@ def test_extended_headers_are_written_only_where_a_name_needs_one() -> None:
     assert len(tar.header(tar.file("x" * 101, b""))) > 512
 
 
+@given(
+    st.sampled_from(["file", "folder", "link"]),
+    st.text("ab/.-_", min_size=1, max_size=104) | st.text("a", min_size=98, max_size=102),
+)
+def test_plain_headers_are_those_that_python_writes(kind: tar.Kind, name: str) -> None:
+    entry = tar.Entry(name.strip("/") or "a", kind, 0o755, size=77, target=name if kind == "link" else "")
+    assert tar.header(entry) == tar._pax_header(entry, tar.EPOCH)
+
+
 def test_the_epoch_is_source_date_epoch_where_it_is_set(blobs: Blobs) -> None:
     assert tar.source_epoch({}) == tar.EPOCH
     assert tar.source_epoch({"SOURCE_DATE_EPOCH": "1700000000"}) == 1_700_000_000
