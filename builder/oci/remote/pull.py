@@ -208,6 +208,8 @@ class RegistryClient:
             with tarfile.open(fileobj=blob, mode="r:*") as archive:
                 for member in archive:
                     if member.isfile() and member.name.removeprefix("./") == path:
+                        if member.size > IN_MEMORY_BYTES:
+                            raise self.transport.odd(f"a layer whose {path} has {member.size} bytes")
                         file = archive.extractfile(member)
                         return file.read() if file else None
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
