@@ -12,14 +12,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builder.errors import UsageError
+from builder.errors import ImageFormatError, UsageError
 from builder.oci.blobs import Blobs
 from builder.oci.image import Layer
 from builder.oci.layer import FORMAT, kept_layer
-from builder.oci.manifest import canonical_json, digest_of
-from builder.records import Record
+from builder.oci.manifest import canonical_json, check_digest, digest_of, parse_object
 from builder.tools import cache_folder
 
 LIMIT = "TRAINPACK_CACHE_LIMIT"
@@ -30,7 +30,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", re.IGNORECASE)
 
 
-class LayerRecord(Record):
+@dataclass(frozen=True)
+class LayerRecord:
     """What a key's layer is; its bytes are the blob of that digest."""
 
     digest: str
@@ -40,7 +41,8 @@ class LayerRecord(Record):
     media_type: str
 
 
-class CacheInfo(Record):
+@dataclass(frozen=True)
+class CacheInfo:
     """What a cache holds.
 
     Attributes:
@@ -57,7 +59,8 @@ class CacheInfo(Record):
     limit: int
 
 
-class Removed(Record):
+@dataclass(frozen=True)
+class Removed:
     """What was taken out of a cache."""
 
     files: int
@@ -96,7 +99,7 @@ class Cache:
         record = self._record(key)
         if record is None or not self.blobs.has(record.digest, record.size):
             return None
-        return kept_layer(self.blobs, **record.model_dump())
+        return kept_layer(self.blobs, **asdict(record))
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -112,13 +115,13 @@ class Cache:
 
     def info(self) -> CacheInfo:
         """Count what is there."""
-        sizes = [path.stat().st_size for path in self.blobs.paths()]
+        sizes = [status.st_size for _, status in _stats(self.blobs.paths())]
         return CacheInfo(
             folder=str(self.folder),
             blobs=len(sizes),
             layers=len(_files(self._keys)),
             size=sum(sizes),
-            stray=sum(path.stat().st_size for path in self.blobs.strays()),
+            stray=sum(status.st_size for _, status in _stats(self.blobs.strays())),
             limit=self.limit,
         )
 
@@ -132,13 +135,13 @@ class Cache:
         Args:
             grace: Seconds for which a blob is kept after its last use, whatever the limit.
         """
-        blobs = sorted((path.stat().st_atime, path.stat().st_size, path) for path in self.blobs.paths())
-        excess = sum(size for _, size, _ in blobs) - limit
+        blobs = sorted(_stats(self.blobs.paths()), key=lambda blob: blob[1].st_atime)
+        excess = sum(status.st_size for _, status in blobs) - limit
         doomed = self.blobs.strays()
-        for used, size, path in blobs:
-            if excess > 0 and time.time() - used >= grace:
+        for path, status in blobs:
+            if excess > 0 and time.time() - status.st_atime >= grace:
                 doomed.append(path)
-                excess -= size
+                excess -= status.st_size
         removed = _remove(doomed)
         self._forget_orphans()
         return removed
@@ -157,9 +160,11 @@ class Cache:
 
     def _record(self, key: str) -> LayerRecord | None:
         try:
-            return LayerRecord.model_validate_json((self._keys / key).read_bytes())
-        except (FileNotFoundError, ValueError):
+            record = LayerRecord(**parse_object((self._keys / key).read_bytes(), key))
+            check_digest(record.digest, key)
+        except (FileNotFoundError, TypeError, ImageFormatError):
             return None
+        return record
 
     def _remember(self, key: str, layer: Layer) -> Layer:
         record = LayerRecord(
@@ -171,7 +176,7 @@ class Cache:
         )
         self._keys.mkdir(parents=True, exist_ok=True)
         with self.blobs.scratch() as file:
-            file.write(canonical_json(record.model_dump()))
+            file.write(canonical_json(asdict(record)))
             file.flush()
             Path(file.name).rename(self._keys / key)
         return layer
@@ -219,13 +224,21 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _remove(paths: list[Path]) -> Removed:
-    files = size = 0
+def _stats(paths: list[Path]) -> list[tuple[Path, os.stat_result]]:
+    """What is known of these files; another process may have removed some by now."""
+    found = []
     for path in paths:
         with suppress(FileNotFoundError):
-            freed = path.stat().st_size
+            found.append((path, path.stat()))
+    return found
+
+
+def _remove(paths: list[Path]) -> Removed:
+    files = size = 0
+    for path, status in _stats(paths):
+        with suppress(FileNotFoundError):
             path.unlink()
-            files, size = files + 1, size + freed
+            files, size = files + 1, size + status.st_size
     return Removed(files=files, size=size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,13 @@ from builder.oci.image import Image, Layer, with_layers
 from builder.oci.layer import compress
 from builder.oci.manifest import diff_ids, parse_object
 from builder.oci.streams import CHUNK
-from builder.records import Record
 from builder.reference import Reference
 
 _CONTAINERD = ["driver-type", "io.containerd.snapshotter.v1"]
 
 
-class Loaded(Record):
+@dataclass(frozen=True)
+class Loaded:
     """What a load did: the engine's id of the image, and the bytes that it was sent."""
 
     image_id: str
@@ -48,6 +49,9 @@ def read_engine(reference: str, platform: str, cache: Cache) -> Image:
 def load(image: Image, reference: Reference, known: Iterable[str] = ()) -> Loaded:
     """Give the engine an image, without the layers that it has.
 
+    Layers count as there by their diff ids. An engine with containerd's store then runs them, but when it got
+    them in another compression, it cannot push them to a registry.
+
     Args:
         known: Names of images that the engine may have and that this one shares layers with: its base, the
             last build.
@@ -57,8 +61,8 @@ def load(image: Image, reference: Reference, known: Iterable[str] = ()) -> Loade
         BlobError: A layer's bytes are not those of its digest.
     """
     with engine_errors(str(reference)):
-        if _tag(image, reference):
-            return Loaded(image_id=image.id, sent=0)
+        if kept := _tag(image, reference):
+            return Loaded(image_id=kept, sent=0)
         shared = _shared_layers(image, [*known, str(reference)])
         try:
             sent = _send(image, reference, shared)
@@ -106,13 +110,14 @@ def _key(diff_id: str) -> str:
     return cache_key("engine layer", diff_id)
 
 
-def _tag(image: Image, reference: Reference) -> bool:
-    """Tag an image that the engine has already; whether it had it."""
+def _tag(image: Image, reference: Reference) -> str | None:
+    """Tag an image that the engine has already; its id there, None when it has not."""
     try:
         found = client().images.get(image.digest if has_containerd_store() else image.id)
     except ImageNotFound:
-        return False
-    return bool(found.tag(reference.repository, tag=reference.tag))
+        return None
+    found.tag(reference.repository, tag=reference.tag)
+    return str(found.id)
 
 
 def _shared_layers(image: Image, names: Iterable[str]) -> frozenset[str]:

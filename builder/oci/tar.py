@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ CHUNK = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 Kind = Literal["file", "folder", "link", "hardlink"]
+# Name, mode, uid, gid, size, time, checksum, type, link, magic; then names of users and devices, all empty.
+_USTAR = struct.Struct("100s8s8s8s12s12s8s1s100s8s247x")
 _TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,
     "folder": tarfile.DIRTYPE,
@@ -157,6 +160,18 @@ def stream(entries: Iterable[Entry], epoch: int = EPOCH) -> Iterator[bytes]:
 
 def header(entry: Entry, epoch: int = EPOCH) -> bytes:
     """The tar header of an entry: ustar, with a PAX header before it only where a name or size needs one."""
+    name = entry.path.encode() + (b"/" if entry.kind == "folder" else b"")
+    target = entry.target.encode()
+    size = entry.size if entry.kind == "file" else 0
+    plain = name.isascii() and target.isascii() and len(name) <= 100 and len(target) <= 100
+    if not plain or size >= 8**11:
+        return _pax_header(entry, epoch)
+    fields = [b"%07o" % entry.mode, b"%07o" % 0, b"%07o" % 0, b"%011o" % size, b"%011o" % epoch]
+    block = _USTAR.pack(name, *fields, b" " * 8, _TYPES[entry.kind], target, b"ustar\x0000")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _pax_header(entry: Entry, epoch: int) -> bytes:
     info = tarfile.TarInfo(entry.path)
     info.type, info.mode, info.mtime = _TYPES[entry.kind], entry.mode, epoch
     info.size = entry.size if entry.kind == "file" else 0

@@ -27,7 +27,7 @@ from builder.bases.debian.deb import read_deb
 from builder.bases.debian.effects import read_alternatives
 from builder.bases.debian.loader_cache import soname
 from builder.bases.debian.release import KEYRING, check_release, verify
-from builder.errors import MirrorError, TrainpackError
+from builder.errors import BlobError, MirrorError, TrainpackError
 from builder.oci.cache import Cache
 from builder.oci.image import Image
 from builder.plan import Base
@@ -100,6 +100,21 @@ def test_a_base_is_built_and_found_again_without_any_engine(
     config = bases.base_image(base).document["config"]
     assert (config["User"], config["WorkingDir"], config["Cmd"]) == ("1000:1000", "/workspace", ["python3"])
     assert "LANG=C.UTF-8" in config["Env"]
+
+
+def test_a_base_whose_bytes_were_damaged_says_so_and_is_made_whole_by_the_next_build(mirror: Archive) -> None:
+    mirror.publish()
+    base = built()
+    (layer,) = bases.base_image(base).layers
+    blob = Path(os.environ[tools.CACHE]) / "bases/blobs/sha256" / layer.digest.removeprefix("sha256:")
+    times, content = blob.stat(), blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(blob, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(BlobError, match="corrupt"):
+        files(base)
+    assert built() == base
+    assert "etc/passwd" in files(base)
 
 
 def test_a_package_is_fetched_once_and_the_next_build_asks_for_releases_alone(mirror: Archive) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -148,6 +148,7 @@ def test_threads_that_want_one_key_share_the_work(cache: Cache) -> None:
 
 
 BUILD = """
+import random
 import sys
 from pathlib import Path
 from builder.oci import tar
@@ -157,19 +158,31 @@ from builder.oci.layer import write_layer
 cache = Cache(Path(sys.argv[1]))
 def make(number):
     print("made", number, flush=True)
-    content = bytes(range(256)) * 4000 * (number + 1)
+    content = random.Random(number).randbytes(2_000_000)
     return write_layer([tar.file("a", content)], cache.blobs)
+def build():
+    for number in range(4):
+        print(cache.layer(cache_key("n", number), lambda: make(number)).digest, flush=True)
 print("ready", flush=True)
-sys.stdin.readline()
-for number in range(4):
-    print(cache.layer(cache_key("n", number), lambda: make(number)).digest, flush=True)
-print("done", flush=True)
+"""
+ONCE = f"{BUILD}sys.stdin.readline()\nbuild()\n"
+# Each line starts a build and kills it after so many seconds, in a process that has imported everything.
+AGAIN = f"""{BUILD}
+import os, signal, time
+for line in sys.stdin:
+    if not (child := os.fork()):
+        build()
+        os._exit(0)
+    time.sleep(float(line))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
-def build(folder: Path) -> subprocess.Popen[str]:
+def build(folder: Path, program: str = ONCE) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(folder)],
+        [sys.executable, "-c", program, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -199,28 +212,28 @@ def test_two_builds_at_once_share_work_and_agree(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_after_a_kill_at_any_moment_the_next_build_succeeds_with_the_same_digests(tmp_path: Path) -> None:
     expected = digests_of(tmp_path / "reference")
+    cache = Cache(tmp_path / "cache")
     chance = random.Random(7)
-    started = time.monotonic()
-    digests_of(tmp_path / "measure")
-    lasts = time.monotonic() - started
-    kills = 0
+    helper = build(tmp_path / "cache", AGAIN)
+    assert helper.stdin
+    assert helper.stdout
+    unfinished = 0
     for _ in range(50):
-        process = build(tmp_path / "cache")
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        try:
-            process.wait(chance.random() * min(lasts, 0.4))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate()
-        cache = Cache(tmp_path / "cache")
+        cache.clear()
+        helper.stdin.write(f"{chance.random() * 0.3}\n")
+        helper.stdin.flush()
+        said = ""
+        while not said.endswith("ended\n"):  # a killed process may leave half a line
+            line = helper.stdout.readline()
+            assert line, "the helper ended"
+            said += line
+        unfinished += said.count("sha256:") < len(expected)
         assert all(cache.blobs.verify(digest) for digest in cache.blobs.digests())
-        if chance.random() < 0.5:
-            cache.clear()
-    assert kills > 10
-    assert digests_of(tmp_path / "cache") == expected
+        if chance.random() < 0.2:
+            assert digests_of(cache.folder) == expected
+    helper.communicate()
+    assert unfinished > 10
+    assert digests_of(cache.folder) == expected
 
 
 def digests_of(folder: Path) -> list[str]:
@@ -231,7 +244,11 @@ def digests_of(folder: Path) -> list[str]:
 
 
 def test_pruning_removes_what_was_used_longest_ago_and_stops_at_the_limit(cache: Cache) -> None:
-    layers = [cache.layer(cache_key(n), lambda n=n: made(cache, oci_images.noise(1000, n))) for n in range(4)]
+    contents = [oci_images.noise(1000, n) for n in range(4)]
+    layers = [
+        cache.layer(cache_key(n), functools.partial(made, cache, content))
+        for n, content in enumerate(contents)
+    ]
     now = time.time()
     for age, layer in zip((4000, 3000, 2000, 1000), layers, strict=True):
         use_at(cache, layer, now - age)
