@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import docker
 
 from builder.bases import ensure_base, load_base
 from builder.plan import Base
@@ -13,3 +16,11 @@ def in_engine(name: str = "cpu", packages: Iterable[str] = ()) -> Base:
     base = ensure_base(name, "3.11", "linux/amd64", packages=packages)
     load_base(base)
     return base
+
+
+@contextmanager
+def lent(base: Base) -> Iterator[Base]:
+    """A base that the engine has for as long as a test needs it."""
+    load_base(base)
+    yield base
+    docker.from_env().images.remove(base.reference, force=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 import requests
 from commands import succeed
-from engine_bases import in_engine
+from engine_bases import in_engine, lent
 from standin_container import StandinContainer
 
 from builder import apt, bases
@@ -48,15 +49,18 @@ def cuda(engine: docker.DockerClient) -> Base:
 
 
 @pytest.fixture(scope="module")
-def upstream(engine: docker.DockerClient, registry: str, tmp_path_factory: pytest.TempPathFactory) -> Base:
+def upstream(
+    engine: docker.DockerClient, registry: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Base]:
     """A base made the upstream way, from an image of a registry that lacks what the contract wants."""
-    lookalike = in_engine(packages=UPSTREAM_PACKAGES)
+    lookalike = bases.ensure_base("cpu", "3.11", "linux/amd64", packages=UPSTREAM_PACKAGES)
     folder = tmp_path_factory.mktemp("upstream")
     (folder / "Dockerfile").write_text(UPSTREAM_LOOKALIKE.format(base=lookalike.reference))
     image = f"{registry}/library/python:3.11-slim-bookworm"
     environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
-    for arguments in (["build", "--quiet", f"--tag={image}", str(folder)], ["push", "--quiet", image]):
-        subprocess.run([buildkit_cli(), *arguments], env=environment, check=True, capture_output=True)
+    with lent(lookalike):
+        for arguments in (["build", "--quiet", f"--tag={image}", str(folder)], ["push", "--quiet", image]):
+            subprocess.run([buildkit_cli(), *arguments], env=environment, check=True, capture_output=True)
     subprocess.run([buildkit_cli(), "rmi", image], check=True, capture_output=True)
     lines = apt.sources_text(os.environ, "bookworm").splitlines()
     mirrors = {line.split()[2]: line.split()[1] for line in lines}
@@ -67,8 +71,8 @@ def upstream(engine: docker.DockerClient, registry: str, tmp_path_factory: pytes
         patch.setenv(bases.UPSTREAM_PREFIX, f"{registry}/library")
         patch.setenv(apt.MIRROR, mirrors["bookworm"])
         built = bases.build_base("cpu", "3.11", "linux/amd64", "upstream")
-    bases.load_base(built)
-    return built
+    with lent(built):
+        yield built
 
 
 @pytest.fixture(params=["debian", "cuda", "upstream"])

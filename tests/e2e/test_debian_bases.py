@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 from commands import succeed
-from engine_bases import in_engine
+from engine_bases import lent
 
 from builder import bases, tools
 from builder.errors import MirrorError
@@ -177,13 +177,13 @@ def test_every_debian_release_of_the_catalogue_makes_a_base_that_runs(
         if "valid until" not in str(error):
             raise
         pytest.skip(f"the mirror is outdated: {error}")
-    bases.load_base(base)
     script = (
         "import ssl, sqlite3, ctypes, ctypes.util, lzma, bz2, zoneinfo, multiprocessing, sys, json.decoder;"
         "zoneinfo.ZoneInfo('Europe/Paris'); ssl.create_default_context().get_ca_certs()[0];"
         "assert json.decoder.__cached__; print(sys.version_info[:2], ctypes.util.find_library('stdc++'))"
     )
-    found = run(engine, base.reference, "python", "-c", script)
+    with lent(base):
+        found = run(engine, base.reference, "python", "-c", script)
     assert found.strip() == f"({python.replace('.', ', ')}) libstdc++.so.6"
 
 
@@ -194,9 +194,10 @@ def test_packages_of_the_users_own_come_with_what_they_need_and_the_command_adds
     done = succeed(
         tmp_path, "base", "build", "cpu", "--missing", "--package=git", "--package=libgl1", "--json"
     )
-    base = in_engine(packages=["libgl1", "git"])
+    base = bases.ensure_base("cpu", "3.11", "linux/amd64", packages=["libgl1", "git"])
     assert done.json[0]["image_id"] == base.image_id
     script = "git --version; python -c 'import ctypes; ctypes.CDLL(\"libGL.so.1\")' && echo loaded"
-    lines = run(engine, base.reference, "sh", "-c", script).splitlines()
+    with lent(base):
+        lines = run(engine, base.reference, "sh", "-c", script).splitlines()
     assert lines[0].startswith("git version")
     assert lines[1] == "loaded"
