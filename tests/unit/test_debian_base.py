@@ -362,6 +362,13 @@ def test_a_mirror_that_is_busy_is_asked_again_and_one_without_the_file_is_not(
     assert len(waits) == 3
 
 
+def test_a_release_without_end_is_refused(mirror: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.bases.debian.mirror.time.sleep", lambda _: None)
+    mirror.publish()
+    (mirror.folder / "dists/bookworm/InRelease").write_bytes(bytes(17 << 20))
+    fails("more than 16777216 bytes")
+
+
 def test_a_mirrors_password_is_not_told(mirror: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.broken = {"InRelease": 404}
     monkeypatch.setenv(apt.MIRROR, mirror.url.replace("//", "//reader:s3cret@"))

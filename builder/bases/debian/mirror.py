@@ -19,6 +19,7 @@ from builder.package_index import ca_bundle, redact
 _TRIES = 4
 _TIMEOUT = (20, 60)
 _CHUNK = 1 << 18
+_MOST = 16 << 20
 _BUSY = (408, 429)
 
 Attempt = Callable[[], list[bytes]]
@@ -50,12 +51,12 @@ class Mirror:
             self._session.verify = str(bundle)
 
     def read(self, url: str) -> bytes:
-        """A file whose digest nobody knows beforehand.
+        """A small file whose digest nobody knows beforehand.
 
         Raises:
-            MirrorError: The mirror does not have it or does not answer.
+            MirrorError: The mirror does not have it, does not answer, or does not end.
         """
-        return b"".join(self._retried(url, lambda: list(self._chunks(url))))
+        return b"".join(self._retried(url, lambda: list(_bounded(self._chunks(url)))))
 
     @contextmanager
     def open(self, file: File) -> Iterator[IO[bytes]]:
@@ -95,6 +96,15 @@ class Mirror:
                     raise _failure(url, error) from None
                 time.sleep(2 ** (number - 2))
         raise AssertionError
+
+
+def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > _MOST:
+            raise BlobError(f"more than {_MOST} bytes, where a release has less than one million")
+        yield chunk
 
 
 def _is_passing(error: Exception) -> bool:
