@@ -25,7 +25,7 @@ from builder.models.names import VersionName
 from builder.models.records import Attachment, Change, DockerImage, ModelVersion, VersionFields
 from builder.models.store import ModelStore
 from builder.models.writing import write_fields
-from builder.oci.registry import RegistryClient
+from builder.oci.remote.pull import RegistryClient
 from builder.plan import LABEL
 from builder.records import Record
 from builder.reference import Reference, parse_reference

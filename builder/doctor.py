@@ -28,7 +28,7 @@ _PLATFORMS = {
     "aarch64": "linux/arm64",
     "arm64": "linux/arm64",
 }
-_ASK_ENGINE = ("platform", "disk", "base")
+_ASK_ENGINE = ("platform", "disk")
 
 
 class Finding(Record):
@@ -108,25 +108,27 @@ def find_disk() -> Finding:
 
 
 def find_base(environ: Mapping[str, str]) -> Finding:
-    """Whether the CPU base is there, or how it can be made."""
+    """Whether the CPU base is there, or how it can be made; no mirror is asked."""
+    from builder.bases.debian import why_not_debian  # noqa: PLC0415
+
+    recipe = bases.find_recipe("cpu", "3.11", "linux/amd64")
     base = bases.resolve_base("cpu", "3.11", "linux/amd64")
     if base.image_id:
-        return Finding(name="base", status="ok", message=f"{base.reference} is in the engine")
-    origin = bases.load_catalogue().python["3.11"]
-    upstream = bases.upstream_reference(origin, environ)
+        return Finding(name="base", status="ok", message=f"{base.reference} is built")
+    problem = why_not_debian(recipe, environ)
+    if problem is None:
+        return Finding(name="base", status="ok", message="not built yet; Debian's packages can be unpacked")
+    upstream = bases.upstream_reference(recipe.origin, environ)
     reason = bases.why_not_upstream(upstream)
     if reason is None:
         return Finding(name="base", status="ok", message=f"not built yet; {upstream} can be had")
-    problem = f"{upstream} cannot be had: {reason}"
-    if not shutil.which("mmdebstrap"):
-        return Finding(
-            name="base",
-            status="failed",
-            message=f"{problem}; and mmdebstrap, which makes it from Debian's packages, is not installed",
-            remedy=f"on Debian `apt-get install mmdebstrap`; else set {bases.UPSTREAM_PREFIX} to a mirror",
-        )
-    apt.sources_text(environ, origin.upstream_suite)
-    return Finding(name="base", status="ok", message="not built yet; it can be made from Debian's packages")
+    return Finding(
+        name="base",
+        status="failed",
+        message=f"{upstream} cannot be had: {reason}; and Debian's packages cannot be unpacked: {problem}",
+        remedy=f"set {bases.UPSTREAM_PREFIX} to a mirror of the registry; or {apt.MIRROR} to one of Debian, "
+        "with gpgv and debian-archive-keyring installed",
+    )
 
 
 def find_index(environ: Mapping[str, str]) -> Finding:
@@ -162,7 +164,7 @@ def find_credentials(environ: Mapping[str, str]) -> Finding:
 
 def find_registry(folder: Path) -> Finding:
     """Whether the registry of the project's image answers, with the engine's login."""
-    from builder.oci.registry import RegistryClient  # noqa: PLC0415  (only where there is a project)
+    from builder.oci.remote.pull import RegistryClient  # noqa: PLC0415  (only where there is a project)
 
     image = load_spec(folder).image
     # A registry that does not have this tag answers all the same.

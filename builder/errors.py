@@ -67,6 +67,18 @@ class BuildError(EngineError):
     """A step of an image build failed."""
 
 
+class ImageFormatError(TrainpackError):
+    """What should be an image, a manifest or a layer is malformed, incomplete or hostile."""
+
+
+class LayerError(TrainpackError):
+    """A file cannot go into a layer: its name, its kind or its mode, or it changed while it was read."""
+
+
+class BlobError(TrainpackError):
+    """A blob is not there any more, or its bytes are not those of its digest; making it again helps."""
+
+
 class RegistryError(TrainpackError):
     """An image registry refused or failed a request."""
 
@@ -103,3 +115,7 @@ class ReadBackError(StoreError):
 
 class ContractError(TrainpackError):
     """An image does not keep the contract of docs/contract.md, or was not shown to keep it."""
+
+
+class MirrorError(TrainpackError):
+    """A mirror of Debian does not serve what it should, or what it serves cannot be trusted or used."""

@@ -54,10 +54,10 @@ class Base(Record):
     Attributes:
         name: Its name in the catalogue: `cpu`, `cuda`.
         reference: What `FROM` names.
-        image_id: The config digest, `sha256:…`; None while it is not built or pulled yet.
-        content: Hex digest over its layers, which two machines that bootstrap it share although the
-            engine puts the time of the build into the image id.
-        source: `upstream` or `debian` (bootstrapped), for labels and reasons.
+        image_id: The config digest, `sha256:…`; None while it is not built yet.
+        content: Hex digest over its layers, which two machines that build it upstream's way share although
+            the engine puts the time of the build into the image id.
+        source: `upstream` or `debian` (unpacked packages), for labels and reasons.
     """
 
     name: str
@@ -283,6 +283,10 @@ def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]
         yield Reason(choice="base", value=base, because=f"the lock holds wheels for CUDA {inputs.cuda}")
     else:
         yield Reason(choice="base", value=base, because="nothing in the lock needs CUDA")
+    if spec.image.system_packages:
+        names = ", ".join(sorted(set(spec.image.system_packages)))
+        because = "[image] system-packages names them: they are part of the base"
+        yield Reason(choice="system packages", value=names, because=because)
     if inputs.driver:
         because = f"CUDA {inputs.cuda} needs at least this driver"
         yield Reason(choice="driver", value=inputs.driver, because=because)

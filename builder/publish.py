@@ -16,7 +16,7 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
-from builder.oci.registry import RegistryClient
+from builder.oci.remote.pull import RegistryClient
 from builder.plan import BuiltImage, PublishedImage
 from builder.reference import Reference, parse_reference
 

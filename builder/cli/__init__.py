@@ -25,6 +25,7 @@ COMMANDS = {
     "experiments": "The experiments of a store: show, create, attach datasets, publish.",
     "datasets": "The dataset versions of a store: add, list, show.",
     "base": "List the base images; build one or all.",
+    "cache": "Show, bound, check and empty the cache of layers.",
     "login": "Keep Picsellia credentials in a file that only you can read.",
     "logout": "Forget the Picsellia credentials.",
     "whoami": "Show which Picsellia account answers.",

@@ -20,7 +20,7 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
-from builder.oci.registry import RegistryClient
+from builder.oci.remote.pull import RegistryClient
 from builder.plan import BuiltImage
 from builder.publish import adopt, publish
 from builder.reference import parse_reference

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import io
 import json
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
 from docker import auth
+from hypothesis import given
+from hypothesis import strategies as st
 from registries import (
     HTPASSWD,
     MANIFEST_TYPE,
     PASSWORD,
     USER,
     layer,
+    log_in,
     push,
     push_index,
     put_manifest,
@@ -34,7 +39,8 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
-from builder.oci.registry import RegistryClient
+from builder.oci.remote import transport
+from builder.oci.remote.pull import RegistryClient
 from builder.reference import Reference, parse_reference
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -48,12 +54,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-
-
-def log_in(folder: Path, host: str, user: str, password: str) -> None:
-    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": pair}}}))
 
 
 def client(reference: str, **options: str) -> RegistryClient:
@@ -149,6 +151,20 @@ def test_a_layer_that_is_no_archive_is_an_error_not_a_traceback(host: str) -> No
     pushed = push(f"{host}/a/garbage:1", [b"not a tar"])
     with pytest.raises(RegistryError, match="a layer cannot be read"):
         client(pushed.reference).read_file("etc/a")
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=24)), max_size=4), st.booleans())
+def test_a_damaged_layer_is_read_or_refused_whatever_the_damage(
+    damage: list[tuple[float, bytes]], compressed: bool
+) -> None:
+    content = bytearray(layer({"etc/a": b"1" * 600, "ü" * 80: b"2"}))
+    if not compressed:
+        content = bytearray(gzip.decompress(content))
+    for where, what in damage:
+        at = int(where * (len(content) - len(what)))
+        content[at : at + len(what)] = what
+    with suppress(RegistryError):
+        client("127.0.0.1:1/a/b:1")._member(io.BytesIO(content), "etc/a")
 
 
 def test_an_unknown_tag_and_an_unknown_repository_are_not_found(host: str) -> None:
@@ -308,9 +324,13 @@ def test_content_of_another_digest_than_asked_for_is_refused() -> None:
         client(f"{host}/a/b@{wanted}").digest()
 
 
+def config_of(size: int, digest: str) -> dict[str, object]:
+    return {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": size}
+
+
 def test_a_blob_of_another_digest_is_refused() -> None:
     wanted = f"sha256:{'0' * 64}"
-    body, headers = manifest_answer(config={"digest": wanted}, layers=[])
+    body, headers = manifest_answer(config=config_of(2, wanted), layers=[])
     answers: dict[str, list[Answer]] = {
         "/v2/a/b/manifests/1": [(200, headers, body)],
         f"/v2/a/b/blobs/{wanted}": [(200, {}, b"{}")],
@@ -321,7 +341,7 @@ def test_a_blob_of_another_digest_is_refused() -> None:
 
 def test_a_blob_that_is_cut_off_is_an_error_of_the_registry() -> None:
     wanted = f"sha256:{'0' * 64}"
-    body, headers = manifest_answer(config={"digest": wanted}, layers=[])
+    body, headers = manifest_answer(config=config_of(2, wanted), layers=[])
     answers: dict[str, list[Answer]] = {
         "/v2/a/b/manifests/1": [(200, headers, body)],
         f"/v2/a/b/blobs/{wanted}": [(200, {"Content-Length": "100", "Connection": "close"}, b"{}")],
@@ -360,21 +380,21 @@ def test_a_manifest_without_config_or_layers_is_refused(parts: dict[str, object]
     body, headers = manifest_answer(**parts)
     with (
         scripted({"/v2/a/b/manifests/1": [(200, headers, body)]}) as (odd, _),
-        pytest.raises(RegistryError, match="without config and layers"),
+        pytest.raises(RegistryError, match=r"answers with .*(config|size|layers)"),
     ):
         client(f"{odd}/a/b:1").config()
 
 
 def test_plain_http_is_spoken_with_loopback_only() -> None:
-    assert client("registry.example.com:5000/a/b:1")._base == "https://registry.example.com:5000"
-    assert client("127.example.com/a/b:1")._base == "https://127.example.com"
+    assert client("registry.example.com:5000/a/b:1").transport.base == "https://registry.example.com:5000"
+    assert client("127.example.com/a/b:1").transport.base == "https://127.example.com"
 
 
 def test_docker_s_default_registry_is_the_one_of_the_docker_sdk() -> None:
     official, named = client("debian:12"), client(f"{auth.INDEX_NAME}/vision/pedestrian:1")
-    assert official.host == named.host
-    assert official.host in auth.INDEX_URL
-    assert (official.path, named.path) == ("library/debian", "vision/pedestrian")
+    assert official.transport.host == named.transport.host
+    assert official.transport.host in auth.INDEX_URL
+    assert (official.transport.path, named.transport.path) == ("library/debian", "vision/pedestrian")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,167 @@
+"""Images in a folder, as an OCI image layout.
+
+Source: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from builder.errors import BlobError, ImageFormatError
+from builder.oci.image import Image, Index, open_image
+from builder.oci.manifest import (
+    OCI_INDEX,
+    Descriptor,
+    canonical_json,
+    digest_of,
+    of_platform,
+    parse_index,
+)
+from builder.oci.streams import CHUNK, verifying
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+REF_NAME = "org.opencontainers.image.ref.name"
+
+
+def read_layout(folder: Path, platform: str, tag: str | None = None) -> Image:
+    """The image of a layout for a platform; its layers stay where they are until they are opened.
+
+    Args:
+        tag: Which one, where the layout has several.
+
+    Raises:
+        ImageFormatError: It is no layout, or has no such image.
+        BlobError: A manifest or config is missing or corrupt.
+    """
+    place = str(folder)
+    return open_image(
+        choose(_entries(folder), tag, platform, place), lambda each: _open(folder, each), platform, place
+    )
+
+
+def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, place: str) -> Descriptor:
+    """Which image of a layout's index is meant.
+
+    Raises:
+        ImageFormatError: It has none of that tag, or none for that platform.
+    """
+    names = [str(entry.annotations.get(REF_NAME)) for entry in entries]
+    # Some tools write the whole reference as the name, some only its tag.
+    found = tuple(entry for entry, name in zip(entries, names, strict=True) if _is_named(name, tag))
+    if not found:
+        raise ImageFormatError(f"no image {tag or ''}, only {', '.join(names) or 'none at all'}", place=place)
+    return found[0] if len(found) == 1 else of_platform(found, platform, place)
+
+
+def write_layout(folder: Path, image: Image | Index, tag: str | None = None) -> None:
+    """Add an image to a layout, made where it is missing; what bore the tag before loses it.
+
+    Blobs come first and the index last, so that a reader meets whole images only.
+
+    Raises:
+        BlobError: A layer's bytes are not those of its digest.
+    """
+    (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    for each in image.images:
+        for layer in each.layers:
+            _put(folder, layer.digest, layer.size, layer.open())
+        for content in (each.config, each.manifest):
+            _put_bytes(folder, content)
+    _put_bytes(folder, image.manifest)
+    with _locked(folder):
+        _replace(folder / "oci-layout", LAYOUT)
+        _replace(folder / "index.json", _index(_entries_or_none(folder), image.descriptor, tag))
+
+
+def _is_named(name: str, tag: str | None) -> bool:
+    return tag is None or name == tag or name.endswith(f":{tag}")
+
+
+def _index(entries: tuple[Descriptor, ...], added: Descriptor, tag: str | None) -> bytes:
+    others = [each for each in entries if tag is None or each.annotations.get(REF_NAME) != tag]
+    kept = [each for each in others if tag is not None or each.digest != added.digest]
+    named = replace(added, annotations={REF_NAME: tag}) if tag else added
+    manifests = [each.to_json() for each in (*kept, named)]
+    return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+
+
+def _entries(folder: Path) -> tuple[Descriptor, ...]:
+    try:
+        return parse_index((folder / "index.json").read_bytes(), str(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageFormatError("no OCI image layout: it has no index.json", place=str(folder)) from None
+
+
+def _entries_or_none(folder: Path) -> tuple[Descriptor, ...]:
+    return _entries(folder) if (folder / "index.json").exists() else ()
+
+
+def _path(folder: Path, digest: str) -> Path:
+    return folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+@contextmanager
+def _open(folder: Path, blob: Descriptor) -> Iterator[IO[bytes]]:
+    path = _path(folder, blob.digest)
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        raise BlobError(f"the blob {blob.digest} is missing", place=str(folder)) from None
+    with file:
+        yield verifying(file, blob.digest, str(path))
+
+
+def _put_bytes(folder: Path, content: bytes) -> None:
+    _put(folder, digest_of(content), len(content), _buffer(content))
+
+
+@contextmanager
+def _buffer(content: bytes) -> Iterator[IO[bytes]]:
+    yield io.BytesIO(content)
+
+
+def _put(folder: Path, digest: str, size: int, source: AbstractContextManager[IO[bytes]]) -> None:
+    path = _path(folder, digest)
+    if path.exists() and path.stat().st_size == size:
+        return
+    with _fresh(path) as file, source as blob:
+        shutil.copyfileobj(blob, file, CHUNK)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with _fresh(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _fresh(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its place once it is whole."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            Path(file.name).rename(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two writers of one index would lose an image."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
