@@ -157,6 +157,7 @@ def _source(source: Source | None) -> Rows:
 
 def _shortened(data: Any) -> str:
     if isinstance(data, list) and data:
-        return f"{len(data)} points, the last {value(data[-1])}"
+        count = "1 point" if len(data) == 1 else f"{len(data)} points"
+        return f"{count}, the last {value(data[-1])}"
     text = value(data)
     return text if len(text) <= 80 else f"{text[:79]}…"
