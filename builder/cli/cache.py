@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def info(as_json: JsonOption = False) -> None:
         ("left by killed builds", _megabytes(found.stray)),
         ("limit", _megabytes(found.limit)),
     ]
-    result(found.model_dump(), as_json=as_json, text=lambda: table(rows))
+    result(asdict(found), as_json=as_json, text=lambda: table(rows))
 
 
 @app.command(epilog="Example: trainpack cache prune --limit 5GB")
@@ -59,7 +60,7 @@ def verify(as_json: JsonOption = False) -> None:
 
 def _told(removed: Removed, *, as_json: bool) -> None:
     result(
-        removed.model_dump(),
+        asdict(removed),
         as_json=as_json,
         text=lambda: f"removed {removed.files} files, {_megabytes(removed.size)}",
     )

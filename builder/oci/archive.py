@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from docker import auth
-
 from builder.errors import BlobError, ImageFormatError
 from builder.oci.image import DOCUMENT_BYTES, BlobOpener, Image, Index, open_image
 from builder.oci.layout import LAYOUT, REF_NAME, choose
@@ -37,7 +35,7 @@ from builder.oci.manifest import (
     parse_object,
     shown,
 )
-from builder.oci.remote.auth import endpoint
+from builder.oci.remote.auth import default_registry, endpoint
 from builder.oci.streams import CHUNK, section, verifying
 from builder.oci.tar import END, Entry, header
 from builder.reference import Reference
@@ -132,8 +130,8 @@ def _blob_path(digest: str) -> str:
 def _index(image: Image | Index, reference: Reference | None) -> bytes:
     names = {}
     if reference and reference.tag:
-        host, path = endpoint(reference)
-        full = f"{reference.registry or auth.INDEX_NAME}/{path}" if host else reference.repository
+        host = reference.registry or default_registry()[0]
+        full = f"{host}/{endpoint(reference)[1]}"
         names = {REF_NAME: reference.tag, CONTAINERD_NAME: f"{full}:{reference.tag}"}
     entry = image.descriptor.to_json() | ({"annotations": names} if names else {})
     return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})

@@ -12,14 +12,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builder.errors import UsageError
+from builder.errors import ImageFormatError, UsageError
 from builder.oci.blobs import Blobs
 from builder.oci.image import Layer
 from builder.oci.layer import FORMAT, kept_layer
-from builder.oci.manifest import canonical_json, digest_of
-from builder.records import Record
+from builder.oci.manifest import canonical_json, check_digest, digest_of, parse_object
 from builder.tools import cache_folder
 
 LIMIT = "TRAINPACK_CACHE_LIMIT"
@@ -30,7 +30,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", re.IGNORECASE)
 
 
-class LayerRecord(Record):
+@dataclass(frozen=True)
+class LayerRecord:
     """What a key's layer is; its bytes are the blob of that digest."""
 
     digest: str
@@ -40,7 +41,8 @@ class LayerRecord(Record):
     media_type: str
 
 
-class CacheInfo(Record):
+@dataclass(frozen=True)
+class CacheInfo:
     """What a cache holds.
 
     Attributes:
@@ -57,7 +59,8 @@ class CacheInfo(Record):
     limit: int
 
 
-class Removed(Record):
+@dataclass(frozen=True)
+class Removed:
     """What was taken out of a cache."""
 
     files: int
@@ -96,7 +99,7 @@ class Cache:
         record = self._record(key)
         if record is None or not self.blobs.has(record.digest, record.size):
             return None
-        return kept_layer(self.blobs, **record.model_dump())
+        return kept_layer(self.blobs, **asdict(record))
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -157,9 +160,11 @@ class Cache:
 
     def _record(self, key: str) -> LayerRecord | None:
         try:
-            return LayerRecord.model_validate_json((self._keys / key).read_bytes())
-        except (FileNotFoundError, ValueError):
+            record = LayerRecord(**parse_object((self._keys / key).read_bytes(), key))
+            check_digest(record.digest, key)
+        except (FileNotFoundError, TypeError, ImageFormatError):
             return None
+        return record
 
     def _remember(self, key: str, layer: Layer) -> Layer:
         record = LayerRecord(
@@ -171,7 +176,7 @@ class Cache:
         )
         self._keys.mkdir(parents=True, exist_ok=True)
         with self.blobs.scratch() as file:
-            file.write(canonical_json(record.model_dump()))
+            file.write(canonical_json(asdict(record)))
             file.flush()
             Path(file.name).rename(self._keys / key)
         return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,13 @@ from builder.oci.image import Image, Layer, with_layers
 from builder.oci.layer import compress
 from builder.oci.manifest import diff_ids, parse_object
 from builder.oci.streams import CHUNK
-from builder.records import Record
 from builder.reference import Reference
 
 _CONTAINERD = ["driver-type", "io.containerd.snapshotter.v1"]
 
 
-class Loaded(Record):
+@dataclass(frozen=True)
+class Loaded:
     """What a load did: the engine's id of the image, and the bytes that it was sent."""
 
     image_id: str

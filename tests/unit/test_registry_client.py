@@ -21,6 +21,7 @@ from registries import (
     PASSWORD,
     USER,
     layer,
+    log_in,
     push,
     push_index,
     put_manifest,
@@ -51,11 +52,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-
-
-def log_in(folder: Path, host: str, user: str, password: str) -> None:
-    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": pair}}}))
 
 
 def client(reference: str, **options: str) -> RegistryClient:

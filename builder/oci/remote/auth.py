@@ -6,6 +6,7 @@ Source: https://distribution.github.io/distribution/spec/auth/token/.
 from __future__ import annotations
 
 import base64
+import functools
 import ipaddress
 import re
 import threading
@@ -15,9 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from docker import auth
-from docker.credentials.errors import StoreError as HelperError
-from docker.errors import DockerException
 from requests.auth import AuthBase
 
 from builder.errors import RegistryError
@@ -133,10 +131,19 @@ class Authorizer:
 
 def endpoint(reference: Reference) -> tuple[str, str]:
     """The host to ask and the repository's path there; the docker SDK knows its default registry."""
-    if reference.registry and reference.registry != auth.INDEX_NAME:
-        return reference.registry, reference.path
+    host = reference.registry
+    if host and (is_loopback(host) or host != default_registry()[0]):
+        return host, reference.path
     path = reference.path if "/" in reference.path else f"library/{reference.path}"
-    return urlsplit(auth.INDEX_URL).netloc, path
+    return default_registry()[1], path
+
+
+@functools.cache
+def default_registry() -> tuple[str, str]:
+    """The name of docker's default registry, and the host that answers for it."""
+    from docker import auth  # noqa: PLC0415  (as below)
+
+    return auth.INDEX_NAME, urlsplit(auth.INDEX_URL).netloc
 
 
 def is_loopback(host: str) -> bool:
@@ -154,9 +161,14 @@ def find_credentials(host: str) -> dict[str, str]:
     Raises:
         RegistryError: Docker's configuration or its credential helper is broken.
     """
-    default = urlsplit(auth.INDEX_URL).netloc
+    # The SDK takes 40 ms to import, and registries on loopback rarely ask who we are.
+    from docker import auth  # noqa: PLC0415
+    from docker.credentials.errors import StoreError as HelperError  # noqa: PLC0415
+    from docker.errors import DockerException  # noqa: PLC0415
+
+    name, default = default_registry()
     try:
-        found = auth.load_config().resolve_authconfig(auth.INDEX_NAME if host == default else host) or {}
+        found = auth.load_config().resolve_authconfig(name if host == default else host) or {}
     except (DockerException, HelperError, ValueError) as error:
         raise RegistryError(
             f"docker's credentials for {host} cannot be read: {type(error).__name__}",

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Any
 
 import requests
@@ -33,7 +34,6 @@ from builder.oci.manifest import (
 from builder.oci.remote import transport
 from builder.oci.remote.transport import Transport
 from builder.oci.streams import CHUNK
-from builder.records import Record
 from builder.reference import Reference
 
 IN_MEMORY_BYTES = 32_000_000
@@ -43,7 +43,8 @@ FRUITLESS_TRIES = 5
 Write = Callable[[bytes], object]
 
 
-class RemoteManifest(Record):
+@dataclass(frozen=True)
+class RemoteManifest:
     """A manifest or index as a registry holds it, its digest computed from its bytes."""
 
     digest: str
@@ -208,6 +209,8 @@ class RegistryClient:
             with tarfile.open(fileobj=blob, mode="r:*") as archive:
                 for member in archive:
                     if member.isfile() and member.name.removeprefix("./") == path:
+                        if member.size > IN_MEMORY_BYTES:
+                            raise self.transport.odd(f"a layer whose {path} has {member.size} bytes")
                         file = archive.extractfile(member)
                         return file.read() if file else None
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:

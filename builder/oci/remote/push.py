@@ -20,7 +20,6 @@ from builder.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.oci.remote import transport
 from builder.oci.remote.auth import endpoint
 from builder.oci.remote.transport import Body, Transport
-from builder.records import Record
 from builder.reference import Reference
 
 # Larger blobs go in pieces, so that a cut connection costs at most one.
@@ -34,7 +33,8 @@ _OCTETS = "application/octet-stream"
 Tell = Callable[[str], None]
 
 
-class Transfer(Record):
+@dataclass(frozen=True)
+class Transfer:
     """What a push did.
 
     Attributes:
