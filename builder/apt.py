@@ -1,4 +1,4 @@
-"""Debian's mirror, as this machine is set up to reach it: for bootstrapping a base and for system packages.
+"""Debian's mirror, as this machine is set up to reach it: for the packages of a base.
 
 Addresses come from `TRAINPACK_DEBIAN_MIRROR` (and `TRAINPACK_DEBIAN_SECURITY_MIRROR`), else from the host's
 own apt. They may hold passwords: hand them on in files or secret mounts, never on a command line.
@@ -10,11 +10,31 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from builder.errors import UsageError
 
 MIRROR = "TRAINPACK_DEBIAN_MIRROR"
 SECURITY_MIRROR = "TRAINPACK_DEBIAN_SECURITY_MIRROR"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One line of a `sources.list`: `deb URI SUITE COMPONENT`."""
+
+    uri: str
+    suite: str
+    component: str
+
+
+def sources(environ: Mapping[str, str], suite: str) -> tuple[Source, ...]:
+    """Where the packages of a Debian suite are, with its updates and its security fixes.
+
+    Raises:
+        UsageError: See `sources_text`.
+    """
+    lines = [line.split()[1:] for line in sources_text(environ, suite).splitlines()]
+    return tuple(Source(uri.rstrip("/"), name, component) for uri, name, component in lines)
 
 
 def sources_text(environ: Mapping[str, str], suite: str) -> str:
@@ -37,9 +57,26 @@ def proxies() -> str:
     return _dump("Acquire::http::Proxy", "Acquire::https::Proxy")
 
 
-def options() -> str:
-    """The same with the host's CA bundle, a path of the host."""
-    return proxies() + _dump("Acquire::https::CaInfo")
+def proxy_addresses() -> dict[str, str]:
+    """The host's proxies by scheme; empty without any."""
+    found = {scheme: _value(f"Acquire::{scheme}::Proxy") for scheme in ("http", "https")}
+    return {scheme: address for scheme, address in found.items() if address and address != "DIRECT"}
+
+
+def ca_info() -> str | None:
+    """The CA bundle that the host's apt trusts mirrors by, where one is configured."""
+    return _value("Acquire::https::CaInfo")
+
+
+def checks_valid_until() -> bool:
+    """Whether outdated releases are refused: they are, unless the host's apt is told otherwise."""
+    return (_value("Acquire::Check-Valid-Until") or "true").lower() not in ("false", "no", "0")
+
+
+def _value(name: str) -> str | None:
+    if not shutil.which("apt-config"):
+        return None
+    return _output("apt-config", "dump", "--no-empty", "--format", "%v%n", name).strip() or None
 
 
 def _dump(*names: str) -> str:

@@ -108,25 +108,27 @@ def find_disk() -> Finding:
 
 
 def find_base(environ: Mapping[str, str]) -> Finding:
-    """Whether the CPU base is there, or how it can be made."""
+    """Whether the CPU base is there, or how it can be made; no mirror is asked."""
+    from builder.bases.debian import why_not_debian  # noqa: PLC0415
+
+    recipe = bases.find_recipe("cpu", "3.11", "linux/amd64")
     base = bases.resolve_base("cpu", "3.11", "linux/amd64")
     if base.image_id:
-        return Finding(name="base", status="ok", message=f"{base.reference} is in the engine")
-    origin = bases.load_catalogue().python["3.11"]
-    upstream = bases.upstream_reference(origin, environ)
+        return Finding(name="base", status="ok", message=f"{base.reference} is built")
+    problem = why_not_debian(recipe, environ)
+    if problem is None:
+        return Finding(name="base", status="ok", message="not built yet; Debian's packages can be unpacked")
+    upstream = bases.upstream_reference(recipe.origin, environ)
     reason = bases.why_not_upstream(upstream)
     if reason is None:
         return Finding(name="base", status="ok", message=f"not built yet; {upstream} can be had")
-    problem = f"{upstream} cannot be had: {reason}"
-    if not shutil.which("mmdebstrap"):
-        return Finding(
-            name="base",
-            status="failed",
-            message=f"{problem}; and mmdebstrap, which makes it from Debian's packages, is not installed",
-            remedy=f"on Debian `apt-get install mmdebstrap`; else set {bases.UPSTREAM_PREFIX} to a mirror",
-        )
-    apt.sources_text(environ, origin.upstream_suite)
-    return Finding(name="base", status="ok", message="not built yet; it can be made from Debian's packages")
+    return Finding(
+        name="base",
+        status="failed",
+        message=f"{upstream} cannot be had: {reason}; and Debian's packages cannot be unpacked: {problem}",
+        remedy=f"set {bases.UPSTREAM_PREFIX} to a mirror of the registry; or {apt.MIRROR} to one of Debian, "
+        "with gpgv and debian-archive-keyring installed",
+    )
 
 
 def find_index(environ: Mapping[str, str]) -> Finding:

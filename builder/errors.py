@@ -107,3 +107,7 @@ class ReadBackError(StoreError):
 
 class ContractError(TrainpackError):
     """An image does not keep the contract of docs/contract.md, or was not shown to keep it."""
+
+
+class MirrorError(TrainpackError):
+    """A mirror of Debian does not serve what it should, or what it serves cannot be trusted or used."""

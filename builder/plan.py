@@ -53,10 +53,10 @@ class Base(Record):
     Attributes:
         name: Its name in the catalogue: `cpu`, `cuda`.
         reference: What `FROM` names.
-        image_id: The config digest, `sha256:…`; None while it is not built or pulled yet.
-        content: Hex digest over its layers, which two machines that bootstrap it share although the
-            engine puts the time of the build into the image id.
-        source: `upstream` or `debian` (bootstrapped), for labels and reasons.
+        image_id: The config digest, `sha256:…`; None while it is not built yet.
+        content: Hex digest over its layers, which two machines that build it upstream's way share although
+            the engine puts the time of the build into the image id.
+        source: `upstream` or `debian` (unpacked packages), for labels and reasons.
     """
 
     name: str

@@ -16,7 +16,7 @@ from builder.spec import TrainingSpec, load_spec
 
 
 def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
-    """The plan of the project in `folder`, from its files, its lock and the bases that the engine has.
+    """The plan of the project in `folder`, from its files, its lock and the bases that are built.
 
     Raises:
         SpecError: `trainpack.toml` or what it names is wrong.
@@ -24,7 +24,8 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
     """
     spec = load_spec(folder)
     lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python))
-    base = bases.resolve_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform)
+    image = spec.image
+    base = bases.resolve_base(base_name(spec, lock.cuda), image.python, image.platform, image.system_packages)
     code = read_code(folder, spec.image.exclude, tuple(spec.data.values()))
     check_script_is_carried(code.files, spec.run.script, spec.run.module)
     return make_plan(
@@ -46,10 +47,13 @@ def read_plan(folder: Path, environ: Mapping[str, str]) -> BuildPlan:
 
 
 def ensure_base(folder: Path, say: Callable[[str], None]) -> None:
-    """Build or pull the base of the project's image when the engine has none."""
+    """Build the base of the project's image, with its system packages, where it is missing."""
     spec = load_spec(folder)
     lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python))
-    bases.ensure_base(base_name(spec, lock.cuda), spec.image.python, spec.image.platform, say=say)
+    image = spec.image
+    bases.ensure_base(
+        base_name(spec, lock.cuda), image.python, image.platform, say=say, packages=image.system_packages
+    )
 
 
 def ensure_lock(folder: Path, environ: Mapping[str, str], *, update: bool) -> bool:

@@ -66,7 +66,8 @@ Line = Annotated[str, AfterValidator(_one_line)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name")]
 Alias = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a dataset's alias")]
-DebianPackage = Annotated[str, _matching(r"[a-z0-9][a-z0-9+.-]+", "a Debian package's name")]
+DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+DebianPackage = Annotated[str, _matching(DEBIAN_NAME.pattern, "a Debian package's name")]
 
 
 def _kebab(name: str) -> str:

@@ -1,16 +1,16 @@
-"""Base images: looked up in the engine, and built where they are missing.
+"""Base images: looked up, and built where they are missing.
 
-The operating system comes from the upstream image of the catalogue where its registry answers, else from
-Debian's mirror through mmdebstrap; one Dockerfile template makes the same base of either.
+A base is unpacked from Debian's packages, without an engine, or built on the catalogue's upstream image by
+one; either way the catalogue says what its containers start with.
 """
 
-from builder.bases.bootstrap import cache_folder, copy_rootfs
 from builder.bases.build import (
     UNBUILT,
     Source,
+    base_image,
     build_base,
     ensure_base,
-    package_sources,
+    load_base,
     render_dockerfile,
     resolve_base,
     why_not_upstream,
@@ -29,14 +29,13 @@ __all__ = [
     "UPSTREAM_PREFIX",
     "Catalogue",
     "Source",
+    "base_image",
     "build_base",
-    "cache_folder",
-    "copy_rootfs",
     "ensure_base",
     "find_recipe",
     "glibc_of",
+    "load_base",
     "load_catalogue",
-    "package_sources",
     "render_dockerfile",
     "resolve_base",
     "upstream_reference",

@@ -1,4 +1,8 @@
-"""Bases in the engine: looked up, and built where they are missing."""
+"""Bases: looked up, built where they are missing, and kept as one OCI layout in trainpack's cache.
+
+Only what builds on an upstream image needs an engine. `load_base` gives one to the engine: the docker builder asks
+for that, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,102 +10,142 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 
-from builder import apt
-from builder.bases.bootstrap import Say, bootstrap, cache_folder
-from builder.bases.catalogue import Recipe, entry_of, find_recipe, load_catalogue, upstream_reference
+from builder import apt, tools
+from builder.bases.catalogue import Recipe, find_recipe, upstream_reference
 from builder.builders.buildkit import run_build
 from builder.builders.progress import tell
-from builder.errors import EngineUnavailableError
+from builder.errors import EngineUnavailableError, TrainpackError
+from builder.oci.blobs import Blobs
+from builder.oci.cache import open_cache
+from builder.oci.image import Image
+from builder.oci.layout import read_layout, write_layout
 from builder.package_index import ca_bundle, redact
 from builder.plan import LABEL, Base
+from builder.reference import parse_reference
 from builder.workdir import write_atomically
 
+Say = Callable[[str], None]
 Source = Literal["auto", "upstream", "debian"]
 UNBUILT = "unbuilt"
 
 
-def resolve_base(name: str, python: str, platform: str) -> Base:
-    """A base of the catalogue, with its image id when it is in the engine.
+def resolve_base(name: str, python: str, platform: str, packages: Iterable[str] = ()) -> Base:
+    """A base of the catalogue, with its image id when it is built.
+
+    Args:
+        packages: Debian packages of the user's.
 
     Raises:
         UsageError: The catalogue has no such base, or not for this Python.
     """
-    recipe = find_recipe(name, python, platform)
-    image = _find_image(recipe.reference)
-    labels: dict[str, str] = image.labels if image else {}
+    recipe = find_recipe(name, python, platform, packages)
+    image = _find(recipe)
     return Base(
         name=name,
         python=python,
         platform=platform,
         reference=recipe.reference,
         image_id=image.id if image else None,
-        content=_layers_digest(image.attrs["RootFS"]["Layers"]) if image else None,
-        source=labels.get(f"{LABEL}.base.source", UNBUILT),
+        content=_layers_digest(image) if image else None,
+        source=image.labels.get(f"{LABEL}.base.source", UNBUILT) if image else UNBUILT,
     )
 
 
-def ensure_base(
-    name: str, python: str, platform: str, source: Source = "auto", say: Say = lambda line: None
-) -> Base:
-    """A base that is in the engine: the one that is there, else a new one; see `build_base`.
+def base_image(base: Base) -> Image:
+    """The image of a base that is built; its bytes stay where they are until a layer is opened.
 
     Raises:
-        UsageError: The catalogue has no such base, or not for this Python.
-        EngineUnavailableError: No engine answers.
-        BuildError: It could not be built.
+        ImageFormatError: It is not built.
+        BlobError: What is kept of it is damaged.
     """
-    with _locked("build"):
-        base = resolve_base(name, python, platform)
-        return base if base.image_id else _build(name, python, platform, source, say)
+    return read_layout(_layout(), base.platform, str(parse_reference(base.reference).tag))
+
+
+def load_base(base: Base) -> None:
+    """Have a base in the engine, under its reference.
+
+    Raises:
+        ImageFormatError: It is not built.
+        BlobError: What is kept of it is damaged.
+        EngineError: The engine refused it, or none answers.
+    """
+    from builder.oci.local_engine import load  # noqa: PLC0415  (a listing of the catalogue needs no engine)
+
+    load(base_image(base), parse_reference(base.reference))
+
+
+def ensure_base(
+    name: str,
+    python: str,
+    platform: str,
+    source: Source = "auto",
+    say: Say = lambda line: None,
+    packages: Iterable[str] = (),
+) -> Base:
+    """A base that is built: the one that is there, else a new one; see `build_base`.
+
+    Raises:
+        TrainpackError: It could not be built.
+    """
+    recipe = find_recipe(name, python, platform, packages)
+    with _locked():
+        return _resolved(recipe) if _find(recipe) else _build(recipe, source, say)
 
 
 def build_base(
-    name: str, python: str, platform: str, source: Source = "auto", say: Say = lambda line: None
+    name: str,
+    python: str,
+    platform: str,
+    source: Source = "auto",
+    say: Say = lambda line: None,
+    packages: Iterable[str] = (),
 ) -> Base:
-    """Build a base and tag it in the engine.
+    """Build a base, whether it is there or not.
 
     Args:
         name: A base of the catalogue.
         python: Like `3.11`.
         platform: Like `linux/amd64`.
-        source: `upstream` takes the catalogue's image, `debian` bootstraps from Debian's mirror; `auto` takes
-            upstream when the engine has the image or its registry answers.
+        source: `debian` unpacks Debian's packages, `upstream` builds on the catalogue's image in the engine;
+            `auto` does the first where it can be done.
         say: Is told each line of progress.
+        packages: Debian packages of the user's.
 
     Raises:
-        UsageError: The catalogue has no such base, or no mirror is known.
-        EngineUnavailableError: No engine answers.
+        UsageError: The catalogue has no such base, no mirror is known, or there is no such package.
+        MirrorError: A mirror serves nothing that can be used.
+        EngineUnavailableError: No engine answers, and one is needed.
         BuildError: A step failed.
     """
-    with _locked("build"):
-        return _build(name, python, platform, source, say)
+    recipe = find_recipe(name, python, platform, packages)
+    with _locked():
+        return _build(recipe, source, say)
 
 
-def render_dockerfile(recipe: Recipe, source: str, upstream: str) -> str:
-    """The Dockerfile of a base, from `upstream` or from the root file system beside it."""
+def render_dockerfile(recipe: Recipe, upstream: str) -> str:
+    """The Dockerfile of a base on top of an upstream image."""
     environment = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  (a Dockerfile, made of the catalogue alone)
+        autoescape=False,  # noqa: S701  (a Dockerfile, made of the catalogue and of checked names)
     )
     return environment.from_string(recipe.template).render(
         name=recipe.name,
         python=recipe.python,
-        source=source,
         upstream=upstream,
-        rootfs=recipe.rootfs,
         packages=recipe.packages,
         epoch=recipe.epoch,
-        env=recipe.base.env,
+        contract=recipe.contract,
+        env=recipe.env,
     )
 
 
@@ -120,20 +164,25 @@ def why_not_upstream(reference: str) -> str | None:
     return None
 
 
-def package_sources(base: Base, environ: Mapping[str, str]) -> str:
-    """The `sources.list` to install system packages from on top of a base; empty where it has its own.
+def _find(recipe: Recipe) -> Image | None:
+    """The base as it is kept, None where it is not, or not whole."""
+    layout = _layout()
+    if not (layout / "index.json").exists():
+        return None
+    try:
+        image = read_layout(layout, recipe.platform, recipe.tag)
+    except TrainpackError:
+        return None
+    blobs = Blobs(layout)
+    return image if all(blobs.has(layer.digest, layer.size) for layer in image.layers) else None
 
-    Raises:
-        UsageError: The base has none and no mirror is known.
-    """
-    origin = entry_of(load_catalogue().python, base.python, "Python")
-    if base.source == "debian" and origin.suite:
-        return apt.sources_text(environ, origin.suite)
-    return apt.sources_text(environ, origin.upstream_suite) if environ.get(apt.MIRROR) else ""
+
+def _resolved(recipe: Recipe) -> Base:
+    return resolve_base(recipe.name, recipe.python, recipe.platform, recipe.packages)
 
 
-def _layers_digest(layers: list[str]) -> str:
-    return hashlib.sha256("\n".join(layers).encode()).hexdigest()
+def _layers_digest(image: Image) -> str:
+    return hashlib.sha256("\n".join(layer.diff_id for layer in image.layers).encode()).hexdigest()
 
 
 def _find_image(reference: str) -> Any:
@@ -147,43 +196,48 @@ def _find_image(reference: str) -> Any:
         return None
 
 
-def _build(name: str, python: str, platform: str, source: Source, say: Say) -> Base:
-    recipe = find_recipe(name, python, platform)
+def _build(recipe: Recipe, source: Source, say: Say) -> Base:
+    image = _unpack(recipe, say) if _choose(recipe, source, say) == "debian" else _build_on_top(recipe, say)
+    write_layout(_layout(), image, recipe.tag)
+    return _resolved(recipe)
+
+
+def _choose(recipe: Recipe, source: Source, say: Say) -> Source:
+    from builder.bases.debian import why_not_debian  # noqa: PLC0415
+
+    if source != "auto":
+        return source
+    reason = why_not_debian(recipe, os.environ)
+    if reason is None:
+        return "debian"
+    say(f"{reason}: building on {recipe.origin.upstream} instead")
+    return "upstream"
+
+
+def _unpack(recipe: Recipe, say: Say) -> Image:
+    from builder.bases.debian import make_image  # noqa: PLC0415  (reads no package where none is unpacked)
+
+    return make_image(recipe, open_cache(), say)
+
+
+def _build_on_top(recipe: Recipe, say: Say) -> Image:
+    from builder.engine import client  # noqa: PLC0415
+    from builder.oci.local_engine import read_engine  # noqa: PLC0415
+
+    client()
     upstream = upstream_reference(recipe.origin, os.environ)
-    source = _choose(recipe, source, upstream, say)
-    if source == "debian":
-        bootstrap(recipe, say)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="context-") as folder:
+    with tempfile.TemporaryDirectory(prefix="trainpack-") as folder:
         context = Path(folder)
-        (context / "Dockerfile").write_text(render_dockerfile(recipe, source, upstream), encoding="utf-8")
-        secrets = _apt_secrets(recipe, context) if source == "upstream" else _add_rootfs(recipe, context)
+        (context / "Dockerfile").write_text(render_dockerfile(recipe, upstream), encoding="utf-8")
         run_build(
             context,
             tag=recipe.reference,
             platform=recipe.platform,
-            secrets=secrets,
+            secrets=_apt_secrets(recipe, context),
             environ=os.environ,
             follow=lambda events: tell(events, say),
         )
-    return resolve_base(name, python, platform)
-
-
-def _choose(recipe: Recipe, source: Source, upstream: str, say: Say) -> Source:
-    from builder.engine import client  # noqa: PLC0415
-
-    client()
-    if source != "auto":
-        return source
-    reason = why_not_upstream(upstream)
-    if reason is None:
-        return "upstream"
-    say(f"{upstream} cannot be had ({reason}): bootstrapping from Debian's packages instead")
-    return "debian"
-
-
-def _add_rootfs(recipe: Recipe, context: Path) -> dict[str, Path]:
-    os.link(cache_folder() / recipe.rootfs, context / recipe.rootfs)
-    return {}
+    return read_engine(recipe.reference, recipe.platform, open_cache())
 
 
 def _apt_secrets(recipe: Recipe, folder: Path) -> dict[str, Path]:
@@ -198,8 +252,14 @@ def _apt_secrets(recipe: Recipe, folder: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def _locked() -> Iterator[None]:
     """One build at a time on this machine: two at once would only do the same work twice."""
-    with (cache_folder() / f"{name}.lock").open("w") as file:
+    with (_layout() / "build.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _layout() -> Path:
+    folder = tools.cache_folder() / "bases"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

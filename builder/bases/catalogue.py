@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from pydantic import Field
@@ -20,16 +20,16 @@ Entry = TypeVar("Entry")
 REPOSITORY = "trainpack-base"
 UPSTREAM_PREFIX = "TRAINPACK_UPSTREAM_PREFIX"
 
-# Documentation but licences, and translations: what slim images leave out, of packages added later too.
-SLIM = (
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/locale/*",
+# Documentation but licences, and translations: what slim images leave out.
+LICENCES = "usr/share/doc/"
+DOCUMENTATION = (
+    LICENCES,
+    *(f"usr/share/{name}/" for name in ("bug", "info", "lintian", "locale", "man", "menu")),
 )
 # Where they are missing, a build step makes and removes them, which leaves the day's time on their folder.
-MOUNT_POINTS = ("./etc/hosts", "./etc/resolv.conf")
+MOUNT_POINTS = ("etc/hosts", "etc/resolv.conf")
+# Raised when the same packages become other files than before.
+UNPACKING = 1
 
 
 class BaseEntry(Record):
@@ -62,18 +62,51 @@ class PythonEntry(Record):
         return self.upstream.rpartition("-")[2]
 
 
+class DebianEntry(Record):
+    """What a base of unpacked packages has.
+
+    Attributes:
+        packages: What upstream images have, and no dependency asks for.
+        unneeded: What only installation scripts use, which never run: it counts as installed.
+    """
+
+    packages: tuple[str, ...]
+    unneeded: tuple[str, ...]
+
+
+class Contract(Record):
+    """What every base promises: its user, as lines of passwd and group, and how containers start.
+
+    Attributes:
+        workdir: The one place that can be written to.
+    """
+
+    user: str
+    passwd: str
+    group: str
+    workdir: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+
+
 class Catalogue(Record):
     """The bases that can be built, by name and Python: `base_images/catalogue.toml`, which says more."""
 
     revision: int
     epoch: int
     packages: tuple[str, ...]
+    contract: Contract
+    debian: DebianEntry
     base: dict[str, BaseEntry]
     python: dict[str, PythonEntry]
 
 
 class Recipe(Record):
-    """Everything that decides a base's content, but for the versions that a mirror serves on the day."""
+    """Everything that decides a base's content, but for the versions that a mirror serves on the day.
+
+    Attributes:
+        packages: Debian packages, the catalogue's and the user's.
+    """
 
     name: str
     python: str
@@ -81,6 +114,8 @@ class Recipe(Record):
     revision: int
     epoch: int
     packages: tuple[str, ...]
+    contract: Contract
+    debian: DebianEntry
     base: BaseEntry
     origin: PythonEntry
     template: str
@@ -88,26 +123,23 @@ class Recipe(Record):
     @property
     def reference(self) -> str:
         """`trainpack-base:<name>-py<python>-<12 hex of the recipe>`, a local tag."""
-        return f"{REPOSITORY}:{self.name}-py{self.python}-{_digest(self.model_dump_json() + self.rootfs)}"
+        return f"{REPOSITORY}:{self.tag}"
 
     @property
-    def rootfs(self) -> str:
-        """The file name of the bootstrapped operating system, which bases of the same Python share."""
-        parts = (
-            self.origin.suite,
-            self.debian_packages,
-            self.architecture,
-            self.revision,
-            self.epoch,
-            SLIM,
-            MOUNT_POINTS,
-        )
-        return f"rootfs-{self.origin.suite}-{self.architecture}-{_digest(repr(parts))}.tar"
+    def tag(self) -> str:
+        """The tag alone; who changes anything that decides the content gets another."""
+        digest = hashlib.sha256(f"{UNPACKING} {self.model_dump_json()}".encode()).hexdigest()
+        return f"{self.name}-py{self.python}-{digest[:12]}"
 
     @property
     def debian_packages(self) -> tuple[str, ...]:
-        """What a bootstrap installs."""
-        return tuple(sorted((*self.packages, *self.origin.packages)))
+        """What is unpacked, with what it depends on."""
+        return tuple(sorted({*self.packages, *self.debian.packages, *self.origin.packages}))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its containers."""
+        return self.contract.env | self.base.env
 
     @property
     def architecture(self) -> str:
@@ -122,8 +154,11 @@ def load_catalogue() -> Catalogue:
     return Catalogue.model_validate(tomllib.loads(text))
 
 
-def find_recipe(name: str, python: str, platform: str) -> Recipe:
+def find_recipe(name: str, python: str, platform: str, packages: Iterable[str] = ()) -> Recipe:
     """What the catalogue says about one base.
+
+    Args:
+        packages: Debian packages of the user's, beside those of every base.
 
     Raises:
         UsageError: The catalogue has no such base, or not for this Python.
@@ -135,7 +170,9 @@ def find_recipe(name: str, python: str, platform: str) -> Recipe:
         platform=platform,
         revision=catalogue.revision,
         epoch=catalogue.epoch,
-        packages=catalogue.packages,
+        packages=tuple(sorted({*catalogue.packages, *packages})),
+        contract=catalogue.contract,
+        debian=catalogue.debian,
         base=entry_of(catalogue.base, name, "base"),
         origin=entry_of(catalogue.python, python, "Python"),
         template=(data.base_images() / "Dockerfile.j2").read_text(encoding="utf-8"),
@@ -167,7 +204,3 @@ def entry_of(entries: Mapping[str, Entry], key: str, what: str) -> Entry:
         return entries[key]
     hint = close_match(key, list(entries))
     raise UsageError(f"the catalogue has no {what} {key!r}{hint}", remedy=f"it has {', '.join(entries)}")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder import engine
-from builder.bases import package_sources
+from builder.bases import load_base
 from builder.builders.buildkit import Follow, run_build
 from builder.builders.context import stage_context
 from builder.package_index import ca_bundle, index_settings, netrc_text, uv_arguments, uv_environment
@@ -40,7 +40,8 @@ class DockerBuilder:
         context = workdir(folder) / "context"
         with _alone(workdir(folder) / "build.lock"), tempfile.TemporaryDirectory() as scratch:
             stage_context(plan, folder, uv, context)
-            secrets = _secrets(plan, Path(scratch), self._environ)
+            secrets = _secrets(Path(scratch), self._environ)
+            load_base(plan.base)
             image_id = run_build(
                 context,
                 tag=str(plan.reference),
@@ -64,18 +65,14 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _secrets(plan: BuildPlan, scratch: Path, environ: Mapping[str, str]) -> dict[str, Path]:
+def _secrets(scratch: Path, environ: Mapping[str, str]) -> dict[str, Path]:
     """The build's secrets as files: mounted while a step runs, in no layer and no cache key."""
     secrets = {}
     if bundle := ca_bundle(environ):
         secrets["ca"] = bundle
-    texts = {"netrc": netrc_text(index_settings(environ), environ)}
-    if plan.system_packages:
-        texts["apt-sources"] = package_sources(plan.base, environ)
-    for name, text in texts.items():
-        if text:
-            secrets[name] = scratch / name
-            write_atomically(secrets[name], text, mode=0o600)
+    if text := netrc_text(index_settings(environ), environ):
+        secrets["netrc"] = scratch / "netrc"
+        write_atomically(secrets["netrc"], text, mode=0o600)
     return secrets
 
 

@@ -10,6 +10,7 @@ from builder import bases
 from builder.cli.output import JsonOption, note, result, table
 from builder.errors import UsageError
 from builder.plan import Base
+from builder.spec import DEBIAN_NAME
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -25,29 +26,46 @@ PlatformOption = Annotated[
 
 @app.command("list", epilog="Example: trainpack base list --json")
 def list_bases(platform: PlatformOption = "linux/amd64", as_json: JsonOption = False) -> None:
-    """List the bases of the catalogue, and which of them the engine has."""
+    """List the bases of the catalogue, and which of them are built."""
     found = [bases.resolve_base(name, python, platform) for name, python in _all_bases()]
     result([_to_json(base) for base in found], as_json=as_json, text=lambda: _describe(found))
 
 
-@app.command("build", epilog="Example: trainpack base build cuda --python 3.13 --source debian")
+@app.command("build", epilog="Example: trainpack base build cuda --python 3.13 --package libgl1")
 def build(
     name: Annotated[str | None, typer.Argument(help="A base of the catalogue.", show_default=False)] = None,
     *,
     python: Annotated[str, typer.Option(help="The Python of the base.")] = "3.11",
     every: Annotated[bool, typer.Option("--all", help="Build every base for this Python.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="Leave alone what the engine has.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Leave alone what is built.")] = False,
     source: Annotated[
-        bases.Source, typer.Option(help="Where the operating system comes from; auto: upstream, else Debian.")
+        bases.Source,
+        typer.Option(
+            help="debian: unpacked packages; upstream: built in the engine; auto: Debian, else upstream."
+        ),
     ] = "auto",
+    packages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--package", metavar="NAME", help="A Debian package to add; may be given several times."
+        ),
+    ] = None,
     platform: PlatformOption = "linux/amd64",
     as_json: JsonOption = False,
 ) -> None:
-    """Build a base, and tag it in the engine."""
+    """Build a base; without an engine where Debian's packages are unpacked."""
     names = _choose(name, every=every)
     make = bases.ensure_base if missing else bases.build_base
-    built = [make(each, python, platform, source, note) for each in names]
+    wanted = _check(packages or [])
+    built = [make(each, python, platform, source, note, wanted) for each in names]
     result([_to_json(base) for base in built], as_json=as_json, text=lambda: _describe(built))
+
+
+def _check(packages: list[str]) -> list[str]:
+    for name in packages:
+        if not DEBIAN_NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is not a Debian package's name", place="--package")
+    return packages
 
 
 def _choose(name: str | None, *, every: bool) -> list[str]:

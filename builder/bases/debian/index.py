@@ -1,0 +1,162 @@
+"""The packages that a suite offers. Of its index of 60,000 paragraphs, only those asked for are read."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from debian.deb822 import Packages, PkgRelation
+from debian.debian_support import NativeVersion
+
+from builder.bases.debian.mirror import File
+from builder.errors import MirrorError
+
+_NAME = re.compile(rb"\APackage: *(\S+)")
+_PROVIDES = re.compile(rb"^Provides: *(.+)$", re.MULTILINE)
+_OPERATORS = {
+    "<<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    "=": lambda a, b: a == b,
+    ">=": lambda a, b: a >= b,
+    ">>": lambda a, b: a > b,
+}
+_FIRST = ("required", "important", "standard")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One name of a dependency, with the versions that will do: `libc6 (>= 2.34)`."""
+
+    name: str
+    operator: str | None = None
+    version: str | None = None
+
+    def accepts(self, version: str | None) -> bool:
+        """Whether this version will do; None is that of a virtual package without one."""
+        if self.operator is None or self.version is None:
+            return True
+        return version is not None and bool(
+            _OPERATORS[self.operator](NativeVersion(version), NativeVersion(self.version))
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.operator} {self.version})" if self.operator else self.name
+
+
+Alternatives = tuple[Relation, ...]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A version of a package, as an index describes it.
+
+    Attributes:
+        depends: What it needs, each with its alternatives; what it needs before its own installation too.
+        rejects: What it cannot be installed beside.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    file: File
+    priority: str = "optional"
+    depends: tuple[Alternatives, ...] = ()
+    provides: tuple[Relation, ...] = ()
+    rejects: tuple[Relation, ...] = ()
+    replaces: tuple[Relation, ...] = ()
+
+    def satisfies(self, relation: Relation) -> bool:
+        """Whether it is what the relation names, or provides that."""
+        if relation.name == self.name:
+            return relation.accepts(self.version)
+        return any(each.name == relation.name and relation.accepts(each.version) for each in self.provides)
+
+
+@dataclass
+class Index:
+    """The packages of several suites, as one: of each name the highest version counts."""
+
+    architecture: str
+    _paragraphs: dict[str, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    _providers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _read: dict[str, Package | None] = field(default_factory=dict)
+
+    def add(self, uri: str, text: bytes) -> None:
+        """Add a suite's index; of equal versions, the one added first counts."""
+        for paragraph in text.split(b"\n\n"):
+            name = _NAME.match(paragraph.lstrip(b"\n"))
+            if not name:
+                continue
+            self._paragraphs[name[1].decode()].append((uri, paragraph))
+            for line in _PROVIDES.findall(paragraph):
+                for provided in line.decode().split(","):
+                    self._providers[provided.split()[0]].add(name[1].decode())
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Every package's name."""
+        return self._paragraphs.keys()
+
+    def find(self, name: str) -> Package | None:
+        """The highest version of a package, None where there is none."""
+        if name not in self._read:
+            found = [self._package(uri, text) for uri, text in self._paragraphs.get(name, ())]
+            self._read[name] = max(found, key=lambda each: NativeVersion(each.version), default=None)
+        return self._read[name]
+
+    def providers(self, name: str) -> list[Package]:
+        """The packages that provide a name, the most usual first."""
+        found = [self.find(each) for each in self._providers.get(name, ())]
+        provided = [each for each in found if each and each.satisfies(Relation(name))]
+        return sorted(provided, key=lambda each: (_rank(each.priority), each.name))
+
+    def _package(self, uri: str, text: bytes) -> Package:
+        fields = Packages(text)
+        try:
+            return Package(
+                name=fields["Package"],
+                version=fields["Version"],
+                architecture=fields["Architecture"],
+                file=File(f"{uri}/{fields['Filename']}", fields["SHA256"], int(fields["Size"])),
+                priority=fields.get("Priority", "optional"),
+                depends=(*_alternatives(fields, "Pre-Depends"), *_alternatives(fields, "Depends")),
+                provides=_relations(fields, "Provides"),
+                rejects=(*_relations(fields, "Conflicts"), *_relations(fields, "Breaks")),
+                replaces=_relations(fields, "Replaces"),
+            )
+        except (KeyError, ValueError) as error:
+            place = f"the package index of {self.architecture}"
+            raise MirrorError(f"a paragraph that cannot be read: {error}", place=place) from None
+
+
+def parse_depends(text: str) -> tuple[Alternatives, ...]:
+    """The value of a `Depends` field.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    groups: list[list[Any]] = PkgRelation.parse_relations(text) if text.strip() else []
+    return tuple(tuple(_relation(each) for each in group) for group in groups)
+
+
+def _relation(parsed: dict[str, Any]) -> Relation:
+    # `:any` and `:native` ask for what every package of the one architecture is.
+    operator, version = parsed["version"] or (None, None)
+    if operator is not None and operator not in _OPERATORS:
+        raise ValueError(f"the operator {operator!r} in a relation to {parsed['name']}")
+    return Relation(parsed["name"], operator, version)
+
+
+def _alternatives(fields: Packages, name: str) -> tuple[Alternatives, ...]:
+    return parse_depends(fields.get(name, ""))
+
+
+def _relations(fields: Packages, name: str) -> tuple[Relation, ...]:
+    return tuple(each for group in _alternatives(fields, name) for each in group)
+
+
+def _rank(priority: str) -> int:
+    return _FIRST.index(priority) if priority in _FIRST else len(_FIRST)
