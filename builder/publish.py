@@ -16,7 +16,9 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
+from builder.oci.image import Image
 from builder.oci.remote.pull import RegistryClient
+from builder.oci.remote.push import push
 from builder.plan import BuiltImage, PublishedImage
 from builder.reference import Reference, parse_reference
 
@@ -49,6 +51,28 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
         digest = _push(reference, tell)
         _read_back(reference, digest)
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+
+
+def publish_kept(image: Image, built: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
+    """Push an image straight from the cache, without an engine; done already when the registry has it.
+
+    Args:
+        image: What is pushed, as the oci builder made it.
+        built: What it is called.
+        tell: Receives one line of progress per layer.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        RegistryError: The registry refused or failed, or has another image under the tag.
+    """
+    reference = parse_reference(built.reference)
+    _check_tag(reference)
+    digest = _published(reference, image.id)
+    if digest:
+        tell(f"{reference} is in the registry already, with this image id")
+    else:
+        digest = push(image, reference, tell=tell).digest
+    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
 
 
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:

@@ -89,6 +89,7 @@ class ImageSpec(_Table):
     torch: Literal["cpu", "cuda", "auto"] = "auto"
     requirements: RelativePath | None = None
     system_packages: tuple[DebianPackage, ...] = ()
+    bytecode: bool = True
     exclude: tuple[Line, ...] = ()
 
 

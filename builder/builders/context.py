@@ -15,7 +15,9 @@ import trainpack_entrypoint
 
 from builder.builders.dockerfile import render_dockerfile, site_packages
 from builder.errors import SpecError, TrainpackError
-from builder.plan import VENV, BuildPlan, Distribution
+from builder.oci.tar import Entry
+from builder.plan import TOOLS, VENV, BuildPlan, Distribution
+from builder.wheels.environment import Environment
 
 _YEAR_1980, _TEN_YEARS = 315_532_800, 315_360_000
 
@@ -55,13 +57,21 @@ def entrypoint_hash() -> str:
     return digest.hexdigest()
 
 
+def environments(plan: BuildPlan) -> list[Entry]:
+    """The two environments before anything is installed into them, as `uv venv` makes them but for its scripts."""
+    home = "/usr/local/bin" if plan.base.source == "upstream" else "/usr/bin"
+    return [entry for prefix in (VENV, TOOLS) for entry in Environment(prefix, plan.python).skeleton(home)]
+
+
 def _lay_out(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None:
     _write(target / "Dockerfile", render_dockerfile(plan).encode())
     _link(uv, target / "bin" / "uv")
+    for entry in environments(plan):
+        _write_entry(target / "environments" / entry.path, entry)
     for group, packages in (("heavy", plan.heavy), ("light", plan.light), ("tools", plan.tools)):
         _write_lock(target / "locks" / group, packages)
     for name, path in entrypoint_files().items():
-        environment = VENV if name == "trainpack.py" else "/opt/trainpack"
+        environment = VENV if name == "trainpack.py" else TOOLS
         _write(
             target / "entrypoint" / _inside(site_packages(environment, plan.python)) / name, path.read_bytes()
         )
@@ -96,6 +106,16 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
     # a clock's would make two builds of the same files differ.
     moment = _YEAR_1980 + int.from_bytes(hashlib.sha256(content).digest()[:8]) % _TEN_YEARS
     os.utime(path, (moment, moment))
+
+
+def _write_entry(path: Path, entry: Entry) -> None:
+    if entry.kind == "folder":
+        path.mkdir(mode=entry.mode, parents=True, exist_ok=True)
+    elif entry.kind == "link":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(entry.target)
+    else:
+        _write(path, bytes(entry.content), entry.mode)
 
 
 def _link(source: Path, target: Path) -> None:

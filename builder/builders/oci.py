@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from builder.bases.image import base_image
-from builder.builders.context import entrypoint_files
+from builder.bases import base_image
+from builder.builders.context import entrypoint_files, environments
 from builder.errors import UsageError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
@@ -17,7 +19,7 @@ from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPla
 from builder.wheels.bytecode import Compiler, Interpreter, find_interpreter
 from builder.wheels.download import Downloads
 from builder.wheels.environment import Environment
-from builder.wheels.layers import LayerMaker, group_wheels
+from builder.wheels.layers import Group, LayerMaker, group_wheels
 
 Say = Callable[[str], None]
 
@@ -26,6 +28,7 @@ class OciBuilder:
     """Builds without an engine.
 
     Args:
+        cache: Where wheels, layers and images are kept.
         environ: Where index, CA and proxy settings, and SOURCE_DATE_EPOCH, come from.
         say: Is told each line of progress.
     """
@@ -40,25 +43,123 @@ class OciBuilder:
         """Build the plan's image into the cache; see `builder.builders.Builder`.
 
         Raises:
-            UsageError: The plan needs a step that only an engine can run.
+            UsageError: The plan needs what only an engine can do.
             WheelError: A wheel cannot be had or installed.
             LayerError: A file of the project changed or vanished since the plan was made.
         """
-        image = self.image(plan, folder)
-        return built_image(plan, image)
+        return built_image(plan, self.image(plan, folder))
 
     def image(self, plan: BuildPlan, folder: Path) -> Image:
-        """The plan's image as a value, its layers and documents in the cache; and the errors of `build`."""
+        """The plan's image as a value, its layers in the cache; and the errors of `build`."""
         if reason := why_not(plan):
-            raise UsageError(f"the oci builder cannot: {reason}", remedy="--builder docker")
-        base = base_image(plan.base, self._cache)
+            raise UsageError(f"the oci builder cannot build this: {reason}", remedy="use --builder docker")
+        interpreter = self._interpreter(plan)
         additions = [
             self._environments(plan),
-            *self._wheels(plan),
-            self._entrypoint(plan),
+            *self._wheels(plan, interpreter),
+            self._entrypoint(plan, interpreter),
             self._code(plan, folder),
         ]
-        image = append(base, additions, _changes(plan), self._epoch)
-        for document in (image.config, image.manifest):
-            self._cache.blobs.put(document)
-        return image
+        return append(base_image(plan.base), additions, changes(plan), self._epoch)
+
+    def _interpreter(self, plan: BuildPlan) -> Interpreter | None:
+        if not plan.bytecode:
+            return None
+        found = find_interpreter(plan.python, plan.base.reference)
+        if not found:
+            self._say(
+                f"no byte code in the image, so that its imports are slower: neither this machine nor an engine "
+                f"has a Python {plan.python} to compile it with"
+            )
+        return found
+
+    def _environments(self, plan: BuildPlan) -> Addendum:
+        key = ["environments", plan.python, plan.base.source]
+        return self._layer("Python environments", key, lambda: environments(plan))
+
+    def _wheels(self, plan: BuildPlan, interpreter: Interpreter | None) -> list[Addendum]:
+        groups = [
+            *group_wheels(plan.heavy, plan.light, Environment(VENV, plan.python)),
+            Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
+        ]
+        downloads = Downloads(self._cache, self._environ, self._say)
+        maker = LayerMaker(self._cache, downloads.fetch, interpreter, self._epoch, self._say)
+        layers = maker.layers(groups)
+        return [_addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
+
+    def _entrypoint(self, plan: BuildPlan, interpreter: Interpreter | None) -> Addendum:
+        paths = {
+            f"{Environment(VENV if name == 'trainpack.py' else TOOLS, plan.python).site_packages}/{name}": path
+            for name, path in entrypoint_files().items()
+        }
+
+        def entries() -> list[tar.Entry]:
+            files = [tar.file(place, path) for place, path in paths.items()]
+            if not interpreter:
+                return files
+            with ThreadPoolExecutor(os.cpu_count(), "compile") as pool:
+                compiler = Compiler(interpreter, plan.python, pool)
+                return files + compiler.compile(paths, lambda place: paths[place].read_bytes())
+
+        compiled = interpreter.identity if interpreter else None
+        key = ["entrypoint", plan.entrypoint_hash, plan.python, compiled]
+        return self._layer("the entrypoint", key, entries)
+
+    def _code(self, plan: BuildPlan, folder: Path) -> Addendum:
+        manifest = json.dumps(plan.manifest, indent=2, sort_keys=True) + "\n"
+        key = ["code", [file.model_dump() for file in plan.code], manifest]
+
+        def entries() -> list[tar.Entry]:
+            files = [
+                tar.file(
+                    f"opt/app/{file.path}", folder / file.path, file.mode, size=file.size, sha256=file.sha256
+                )
+                for file in plan.code
+            ]
+            return [*files, tar.file("opt/trainpack/image.json", manifest.encode())]
+
+        return self._layer("code and manifest", key, entries)
+
+    def _layer(self, title: str, key: list[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
+        blobs, epoch = self._cache.blobs, self._epoch
+        layer = self._cache.layer(cache_key(*key, epoch), lambda: write_layer(entries(), blobs, epoch))
+        return _addendum(layer, title)
+
+
+def why_not(plan: BuildPlan) -> str | None:
+    """Why a plan needs the docker builder; None where it does not."""
+    sources = [
+        wheel.name for wheel in (*plan.heavy, *plan.light, *plan.tools) if not wheel.filename.endswith(".whl")
+    ]
+    return (
+        f"{', '.join(sources)} must be built from source, and the image has no wheel of it"
+        if sources
+        else None
+    )
+
+
+def changes(plan: BuildPlan) -> Changes:
+    """What the plan's image changes in the config of its base: what the Dockerfile says after its steps."""
+    return Changes(
+        env=plan.env,
+        labels=plan.labels | {f"{LABEL}.plan": plan.hash},
+        user=USER,
+        workdir=WORKDIR,
+        entrypoint=ENTRYPOINT,
+    )
+
+
+def built_image(plan: BuildPlan, image: Image) -> BuiltImage:
+    """What was built, as the other stages know it."""
+    return BuiltImage(
+        reference=str(plan.reference),
+        image_id=image.id,
+        digest=image.digest,
+        tag=plan.tag,
+        size=sum(layer.unpacked or layer.size for layer in image.layers),
+        layers=tuple(layer.diff_id for layer in image.layers),
+    )
+
+
+def _addendum(layer: Layer, title: str) -> Addendum:
+    return Addendum(layer, f"trainpack: {title}")

@@ -4,29 +4,58 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builder.builders.buildkit import Follow
-from builder.builders.docker import DockerBuilder
-from builder.builders.progress import tell, watch
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.plan import BuiltImage
+from builder.errors import UsageError
+from builder.oci.image import Image
+from builder.plan import BuildPlan, BuiltImage
 from builder.project import ensure_base, ensure_lock, read_plan
-from builder.publish import publish
+from builder.reference import Reference, parse_reference
 from builder.workdir import remember_build, remember_plan, remember_push
 
+if TYPE_CHECKING:
+    from builder.builders.progress import Events, Step
+
 app = typer.Typer(rich_markup_mode=None)
+
+
+class BuilderName(StrEnum):
+    """What `--builder` takes."""
+
+    AUTO = "auto"
+    OCI = "oci"
+    DOCKER = "docker"
 
 
 @app.command(epilog="Example: trainpack build --push")
 def build(
     folder: FolderOption = HERE,
+    builder: Annotated[
+        BuilderName,
+        typer.Option(help="oci needs no engine; docker runs a Dockerfile; auto takes oci where it can."),
+    ] = BuilderName.AUTO,
     update_lock: Annotated[
         bool, typer.Option("--update-lock", help="Resolve the requirements anew before the build.")
     ] = False,
     push: Annotated[bool, typer.Option("--push", help="Publish the image once it is built.")] = False,
+    load: Annotated[
+        bool | None,
+        typer.Option("--load/--no-load", help="Give the image to the engine. Default: where one answers."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(help="TAG or REPOSITORY:TAG in place of the version and the plan's hash."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
@@ -34,20 +63,113 @@ def build(
         note("resolved the requirements to pylock.toml")
     ensure_base(folder, note)
     planned = read_plan(folder, os.environ)
-    note(f"building {planned.reference}")
-    image = DockerBuilder(os.environ, _progress()).build(planned, folder)
-    remember_plan(folder, planned)
-    remember_build(folder, image)
-    digest = None
+    reference = _reference(planned, tag)
+    note(f"building {reference}")
+    if _takes_oci(builder, planned, output):
+        built = _build_oci(planned, folder, reference, output=output, load=load, push=push)
+    else:
+        built = _build_docker(planned, folder, reference, push=push)
+    result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
+
+
+def _reference(planned: BuildPlan, tag: str | None) -> Reference:
+    if tag is None:
+        return planned.reference
+    named = parse_reference(tag) if ":" in tag or "/" in tag else Reference(planned.name, tag)
+    if named.tag is None or named.digest is not None:
+        raise UsageError(f"{tag!r}, expected TAG or REPOSITORY:TAG", place="--tag")
+    return parse_reference(str(named))
+
+
+def _takes_oci(builder: BuilderName, planned: BuildPlan, output: str | None) -> bool:
+    from builder.builders.oci import why_not  # noqa: PLC0415
+
+    reason = why_not(planned)
+    if builder is BuilderName.AUTO and reason:
+        note(f"the docker builder builds this: {reason}")
+    takes = builder is BuilderName.OCI or (builder is BuilderName.AUTO and not reason)
+    if output and not takes:
+        raise UsageError("only the oci builder writes layouts and archives", place="--output")
+    return takes
+
+
+def _build_oci(
+    planned: BuildPlan,
+    folder: Path,
+    reference: Reference,
+    *,
+    output: str | None,
+    load: bool | None,
+    push: bool,
+) -> BuiltImage:
+    from builder.builders.oci import OciBuilder, built_image  # noqa: PLC0415
+    from builder.oci.cache import open_cache  # noqa: PLC0415
+
+    write = _writer(output, reference) if output else None
+    cache = open_cache()
+    image = OciBuilder(cache, os.environ, note).image(planned, folder)
+    built = built_image(planned, image).model_copy(update={"reference": str(reference), "tag": reference.tag})
+    if write:
+        write(image)
+    if load is not False:
+        _load(image, built, folder, required=bool(load))
+    _remember(folder, planned, built)
     if push:
-        published = publish(image, note)
-        remember_push(folder, published)
-        digest = published.digest
-    data = image.model_copy(update={"digest": digest})
-    result(data.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(data))
+        from builder.publish import publish_kept  # noqa: PLC0415
+
+        remember_push(folder, publish_kept(image, built, note))
+    cache.trim()
+    return built
 
 
-def _progress() -> Follow:
+def _build_docker(planned: BuildPlan, folder: Path, reference: Reference, *, push: bool) -> BuiltImage:
+    from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)
+
+    built = DockerBuilder(os.environ, _progress()).build(planned, folder)
+    if reference != planned.reference:
+        from builder.containers import tag_image  # noqa: PLC0415
+
+        tag_image(built.image_id, reference)
+        built = built.model_copy(update={"reference": str(reference), "tag": reference.tag})
+    _remember(folder, planned, built)
+    if not push:
+        return built
+    from builder.publish import publish  # noqa: PLC0415
+
+    published = publish(built, note)
+    remember_push(folder, published)
+    return built.model_copy(update={"digest": published.digest})
+
+
+def _remember(folder: Path, planned: BuildPlan, built: BuiltImage) -> None:
+    remember_plan(folder, planned)
+    remember_build(folder, built)
+
+
+def _writer(output: str, reference: Reference) -> Callable[[Image], None]:
+    from builder.oci.archive import write_archive  # noqa: PLC0415
+    from builder.oci.layout import write_layout  # noqa: PLC0415
+
+    kind, _, place = output.partition(":")
+    if kind == "oci" and place:
+        return lambda image: write_layout(Path(place), image, reference.tag)
+    if kind == "archive" and place:
+        return lambda image: write_archive(Path(place), image, reference)
+    raise UsageError(f"{output!r}, expected oci:DIR or archive:FILE", place="--output")
+
+
+def _load(image: Image, built: BuiltImage, folder: Path, *, required: bool) -> None:
+    from builder.last_image import engine_answers, load_image  # noqa: PLC0415
+
+    if required or engine_answers():
+        load_image(image, built.reference, folder)
+    else:
+        note("no engine answers, so the image is in trainpack's cache only; test and run need an engine")
+
+
+def _progress() -> Callable[[Events], list[Step]]:
+    from builder.builders.progress import tell, watch  # noqa: PLC0415
+
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return watch
     return lambda events: tell(events, note)

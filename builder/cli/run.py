@@ -18,7 +18,8 @@ from builder.errors import UsageError
 from builder.models.records import ModelVersion, VersionName
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
-from builder.workdir import last_build, workdir
+from builder.last_image import engine_image
+from builder.workdir import workdir
 
 _SCRIPT_ARGUMENTS = "trainpack.script_arguments"
 
@@ -77,7 +78,7 @@ def run(
     of yours. Words after -- go to the script.
     """
     request = RunRequest(
-        image=image or last_build(folder).image_id,
+        image=image or engine_image(folder, os.environ, note).image_id,
         parameters=pairs(parameter, "-p"),
         arguments=context.meta[_SCRIPT_ARGUMENTS],
         labelmap=labelmap,

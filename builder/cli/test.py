@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,8 @@ from builder.cli.output import HERE, FolderOption, JsonOption, note, result, tab
 from builder.cli.run import pairs
 from builder.containers import find_image
 from builder.errors import UsageError
-from builder.workdir import last_build, write_atomically
+from builder.last_image import engine_image
+from builder.workdir import write_atomically
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,7 +48,7 @@ def check(
     _check_folders(folders)
     # As Ctrl-C, so that a cancelled CI job leaves no container behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    built = find_image(image or last_build(folder).image_id)
+    built = find_image(image) if image else engine_image(folder, os.environ, note)
     note(f"testing {built.reference}: a probe takes the script's place, the entrypoint is the image's own")
     report = check_image(built, train=Train(folders) if train else None, tell=_tell)
     remember_report(folder, report)

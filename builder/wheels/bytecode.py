@@ -69,7 +69,15 @@ def _host_interpreter(python: str) -> Interpreter | None:
 
 @functools.cache
 def _container_interpreter(python: str, base: str) -> Interpreter | None:
-    command = ("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--entrypoint=python3")
+    command = (
+        "docker",
+        "run",
+        "--rm",
+        "--interactive",
+        "--network=none",
+        "--read-only",
+        "--entrypoint=python3",
+    )
     if not shutil.which(command[0]):
         return None
     return _asked((*command, "--env=PYTHONHASHSEED=0", "--pull=never", base), python)
@@ -136,7 +144,15 @@ class Compiler:
 
 def _environment() -> dict[str, str]:
     """Nothing of this machine's but where the engine is; the seed orders the sets that are constants."""
-    engine = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
+    engine = (
+        "PATH",
+        "HOME",
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        "DOCKER_CONFIG",
+        "DOCKER_CERT_PATH",
+        "DOCKER_TLS_VERIFY",
+    )
     return {name: os.environ[name] for name in engine if name in os.environ} | {"PYTHONHASHSEED": "0"}
 
 

@@ -208,9 +208,7 @@ class _Download:
 
     def _check_size(self) -> None:
         if self._wheel.size is not None and self._writer.size > self._wheel.size:
-            raise WheelError(
-                f"more than the {self._wheel.size} bytes that the lock says", place=self._place
-            )
+            raise WheelError(f"more than the {self._wheel.size} bytes that the lock says", place=self._place)
 
 
 def _copy(wheel: Distribution, writer: BlobWriter) -> None:

@@ -130,9 +130,7 @@ class _Destination(WheelDestination):
         )
         return self._write("scripts", name, text.encode(), 0o755)
 
-    def write_file(
-        self, scheme: Scheme, path: Any, stream: BinaryIO, is_executable: bool
-    ) -> RecordEntry:
+    def write_file(self, scheme: Scheme, path: Any, stream: BinaryIO, is_executable: bool) -> RecordEntry:
         mode = 0o755 if is_executable or scheme == "scripts" else 0o644
         if not isinstance(stream, Member):
             return self._write(scheme, path, stream.read(), mode)
@@ -143,9 +141,7 @@ class _Destination(WheelDestination):
         self.installed.members[place] = stream
         return RecordEntry.from_elements(path, *self._source.record(stream.name)[1:])
 
-    def finalize_installation(
-        self, scheme: Scheme, record_file_path: Any, records: Any
-    ) -> None:
+    def finalize_installation(self, scheme: Scheme, record_file_path: Any, records: Any) -> None:
         site = self._environment.site_packages
         prefixes = {
             name: f"{posixpath.relpath(folder, site)}/" if folder != site else None
@@ -170,7 +166,9 @@ def _dist_info(names: Collection[str], filename: str, distribution: str) -> str:
     found = sorted({name.partition("/")[0] for name in names if ".dist-info/" in name})
     folders = [name for name in found if name.endswith(".dist-info")]
     if len(folders) != 1:
-        raise WheelError(f"expected one .dist-info folder, found {', '.join(folders) or 'none'}", place=filename)
+        raise WheelError(
+            f"expected one .dist-info folder, found {', '.join(folders) or 'none'}", place=filename
+        )
     name = folders[0].removesuffix(".dist-info").rsplit("-", 1)[0]
     if canonicalize_name(name) != canonicalize_name(distribution):
         raise WheelError(f"its {folders[0]} is of another distribution", place=filename)

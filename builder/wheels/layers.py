@@ -165,7 +165,12 @@ class _Work:
         return Source(archive, installed, self._kept_bytecode(wheel, group, archive, installed, compiler))
 
     def _kept_bytecode(
-        self, wheel: Distribution, group: Group, archive: WheelArchive, installed: Installed, compiler: Compiler
+        self,
+        wheel: Distribution,
+        group: Group,
+        archive: WheelArchive,
+        installed: Installed,
+        compiler: Compiler,
     ) -> tuple[tar.Entry, ...]:
         """The byte code of a wheel that shares its layer: kept, since the layer is made anew with any of them."""
         key = cache_key("bytecode", FORMAT, group.environment.prefix, compiler.identity, wheel.sha256)
