@@ -1,4 +1,4 @@
-"""The last build of a folder as an image: in the cache where the oci builder made it, in the engine when asked."""
+"""The last build of a folder as an image: in the cache, or in the engine."""
 
 from __future__ import annotations
 

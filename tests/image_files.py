@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import docker
 
@@ -29,7 +29,7 @@ File = tuple[str, int, int, int, str]
 
 
 @contextmanager
-def exported(image_id: str) -> Iterator[IO[bytes]]:
+def exported(image_id: str) -> Iterator[BinaryIO]:
     """The files of an image, flattened to one tar."""
     container = docker.from_env().containers.create(image_id)
     try:
@@ -37,7 +37,7 @@ def exported(image_id: str) -> Iterator[IO[bytes]]:
             for chunk in container.export():
                 file.write(chunk)
             file.seek(0)
-            yield file
+            yield cast("BinaryIO", file)
     finally:
         container.remove(v=True)
 
@@ -51,7 +51,11 @@ def files(image_id: str, left_out: Callable[[str], bool] = lambda path: False) -
             if path.startswith(_ENGINES_OWN) or left_out(path):
                 continue
             content = tar.extractfile(member) if member.isfile() else None
-            told = hashlib.file_digest(content, "sha256").hexdigest() if content else member.linkname
+            told = (
+                hashlib.file_digest(cast("BinaryIO", content), "sha256").hexdigest()
+                if content
+                else member.linkname
+            )
             kind = "file" if member.isfile() else member.type.decode()
             found[path] = (kind, member.mode & 0o7777, member.uid, member.gid, told)
     return found

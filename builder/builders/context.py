@@ -58,7 +58,7 @@ def entrypoint_hash() -> str:
 
 
 def environments(plan: BuildPlan) -> list[Entry]:
-    """The two environments before anything is installed into them, as `uv venv` makes them but for its scripts."""
+    """The two environments before anything is installed into them: `uv venv` without its scripts."""
     home = "/usr/local/bin" if plan.base.source == "upstream" else "/usr/bin"
     return [entry for prefix in (VENV, TOOLS) for entry in Environment(prefix, plan.python).skeleton(home)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class OciBuilder:
     def image(self, plan: BuildPlan, folder: Path) -> Image:
         """The plan's image as a value, its layers in the cache; and the errors of `build`."""
         if reason := why_not(plan):
-            raise UsageError(f"the oci builder cannot build this: {reason}", remedy="use --builder docker")
+            raise UsageError(f"the oci builder cannot: {reason}", remedy="use --builder docker")
         interpreter = self._interpreter(plan)
         additions = [
             self._environments(plan),
@@ -68,8 +68,8 @@ class OciBuilder:
         found = find_interpreter(plan.python, plan.base.reference)
         if not found:
             self._say(
-                f"no byte code in the image, so that its imports are slower: neither this machine nor an engine "
-                f"has a Python {plan.python} to compile it with"
+                "no byte code in the image, so that its imports are slower: "
+                f"neither this machine nor an engine has a Python {plan.python} to compile it with"
             )
         return found
 
@@ -120,7 +120,7 @@ class OciBuilder:
 
         return self._layer("code and manifest", key, entries)
 
-    def _layer(self, title: str, key: list[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
+    def _layer(self, title: str, key: Sequence[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
         blobs, epoch = self._cache.blobs, self._epoch
         layer = self._cache.layer(cache_key(*key, epoch), lambda: write_layer(entries(), blobs, epoch))
         return _addendum(layer, title)

@@ -15,10 +15,10 @@ from typer.core import TyperCommand
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.errors import UsageError
+from builder.last_image import engine_image
 from builder.models.records import ModelVersion, VersionName
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
-from builder.last_image import engine_image
 from builder.workdir import workdir
 
 _SCRIPT_ARGUMENTS = "trainpack.script_arguments"

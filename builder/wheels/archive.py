@@ -107,7 +107,7 @@ class WheelArchive:
                     yield Piece(b"", inflate.decompress(inflate.unconsumed_tail, CHUNK))
             while not inflate.eof and (raw := inflate.decompress(b"", CHUNK)):
                 yield Piece(b"", raw)
-        except zlib_ng.error as error:
+        except zlib_ng.error as error:  # type: ignore[misc]  # its stub calls it an int
             raise self._corrupt(member, str(error)) from None
         # What follows the end of the stream would be read as the next member of the layer's gzip.
         if not inflate.eof or inflate.unused_data:
@@ -130,7 +130,7 @@ class WheelArchive:
         name = os.pread(self._descriptor, name_size, member.start + _LOCAL_HEADER.size)
         if name not in (member.name.encode(), member.name.encode("cp437", "replace")):
             raise self._corrupt(member, "another name than in its directory")
-        return member.start + _LOCAL_HEADER.size + name_size + extra_size
+        return member.start + _LOCAL_HEADER.size + int(name_size) + int(extra_size)
 
     def _corrupt(self, member: Member, what: str) -> WheelError:
         return WheelError(f"{member.name} has {what}", place=self.filename)

@@ -22,7 +22,7 @@ from builder.oci import tar
 # a file's company has to be the same on every machine.
 _FILES_PER_PROCESS = 200
 # Reads names and sources from standard input and writes byte code, empty where a file is no Python of this
-# version. A source's hash in place of its time, never checked: https://peps.python.org/pep-0552/.
+# version; with a source's hash in place of its time, never checked: https://peps.python.org/pep-0552/.
 _COMPILER = """
 import sys
 from importlib._bootstrap_external import _code_to_hash_pyc

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
-from requests.auth import AuthBase
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from builder.errors import BlobError, TrainpackError, WheelError
 from builder.oci.blobs import BlobWriter
@@ -23,7 +23,7 @@ from builder.plan import Distribution
 TIMEOUT = (10.0, 60.0)
 # Tries in a row that bring not one byte.
 FRUITLESS_TRIES = 5
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 Say = Callable[[str], None]
 
@@ -125,7 +125,7 @@ class _Login(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._login:
             user, password = self._login
-            return requests.auth.HTTPBasicAuth(user.encode(), password.encode())(request)
+            HTTPBasicAuth(user.encode(), password.encode())(request)
         return request
 
 
@@ -185,9 +185,7 @@ class _Download:
                 self._writer.write(chunk[known:])
                 known = max(0, known - len(chunk))
                 self._check_size()
-            expected = response.headers.get("Content-Length", "")
-        # urllib3 takes a connection that ends early for the end where nobody asks it to count.
-        if expected.isdigit() and response.raw.tell() < int(expected):
+        if self._writer.size < (self._wheel.size or 0):
             raise requests.ConnectionError("the connection was cut")
         return None
 

@@ -21,7 +21,7 @@ from installer.records import Hash, RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelSource
 from installer.utils import Scheme, canonicalize_name, construct_record_file, parse_wheel_filename
 
-from builder.errors import WheelError
+from builder.errors import LayerError, WheelError
 from builder.oci import tar
 from builder.wheels.archive import Member, WheelArchive
 from builder.wheels.environment import Environment
@@ -69,7 +69,7 @@ def lay_out(archive: WheelArchive, environment: Environment) -> Installed:
             # It leaves out byte code that a wheel brings along: ours is made for this very Python.
             warnings.simplefilter("ignore", RuntimeWarning)
             install(source, destination, _METADATA)
-    except (InstallerError, ValueError, AssertionError, KeyError, AttributeError, TypeError) as error:
+    except (LayerError, InstallerError, ValueError, AssertionError, LookupError, TypeError) as error:
         raise WheelError(f"not a wheel that can be installed: {error}", place=archive.filename) from None
     return destination.installed
 
@@ -151,7 +151,10 @@ class _Destination(WheelDestination):
             self._write(scheme, record_file_path, record.read(), 0o644)
 
     def _write(self, scheme: str, path: str, content: bytes, mode: int) -> RecordEntry:
-        self.installed.entries.append(tar.file(f"{self._folders[scheme]}/{path}", content, mode))
+        place = f"{self._folders[scheme]}/{path}"
+        # A script's name comes from a text inside the wheel, which is checked nowhere else.
+        tar.check_path(place)
+        self.installed.entries.append(tar.file(place, content, mode))
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
         return RecordEntry(path, Hash("sha256", digest), len(content))
 

@@ -172,7 +172,7 @@ class _Work:
         installed: Installed,
         compiler: Compiler,
     ) -> tuple[tar.Entry, ...]:
-        """The byte code of a wheel that shares its layer: kept, since the layer is made anew with any of them."""
+        """The byte code of a wheel that shares its layer, kept since that is made anew with any of them."""
         key = cache_key("bytecode", FORMAT, group.environment.prefix, compiler.identity, wheel.sha256)
         layer = self._cache.layer(key, lambda: _keep(_compiled(archive, installed, compiler), self._cache))
         with layer.open() as file, tarfile.open(fileobj=file, mode="r|") as kept:
