@@ -115,13 +115,13 @@ class Cache:
 
     def info(self) -> CacheInfo:
         """Count what is there."""
-        sizes = [path.stat().st_size for path in self.blobs.paths()]
+        sizes = [status.st_size for _, status in _stats(self.blobs.paths())]
         return CacheInfo(
             folder=str(self.folder),
             blobs=len(sizes),
             layers=len(_files(self._keys)),
             size=sum(sizes),
-            stray=sum(path.stat().st_size for path in self.blobs.strays()),
+            stray=sum(status.st_size for _, status in _stats(self.blobs.strays())),
             limit=self.limit,
         )
 
@@ -135,13 +135,13 @@ class Cache:
         Args:
             grace: Seconds for which a blob is kept after its last use, whatever the limit.
         """
-        blobs = sorted((path.stat().st_atime, path.stat().st_size, path) for path in self.blobs.paths())
-        excess = sum(size for _, size, _ in blobs) - limit
+        blobs = sorted(_stats(self.blobs.paths()), key=lambda blob: blob[1].st_atime)
+        excess = sum(status.st_size for _, status in blobs) - limit
         doomed = self.blobs.strays()
-        for used, size, path in blobs:
-            if excess > 0 and time.time() - used >= grace:
+        for path, status in blobs:
+            if excess > 0 and time.time() - status.st_atime >= grace:
                 doomed.append(path)
-                excess -= size
+                excess -= status.st_size
         removed = _remove(doomed)
         self._forget_orphans()
         return removed
@@ -224,13 +224,21 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _remove(paths: list[Path]) -> Removed:
-    files = size = 0
+def _stats(paths: list[Path]) -> list[tuple[Path, os.stat_result]]:
+    """What is known of these files; another process may have removed some by now."""
+    found = []
     for path in paths:
         with suppress(FileNotFoundError):
-            freed = path.stat().st_size
+            found.append((path, path.stat()))
+    return found
+
+
+def _remove(paths: list[Path]) -> Removed:
+    files = size = 0
+    for path, status in _stats(paths):
+        with suppress(FileNotFoundError):
             path.unlink()
-            files, size = files + 1, size + freed
+            files, size = files + 1, size + status.st_size
     return Removed(files=files, size=size)
 
 

@@ -22,8 +22,12 @@ LEVEL = 6
 _BLOCK = 1 << 20
 
 
-def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH) -> Layer:
+def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH, level: int = LEVEL) -> Layer:
     """Write a layer; the same entries are the same bytes on every machine.
+
+    Args:
+        epoch: The moment of all its files.
+        level: Of the compression: 2 takes a fifth of the time of 6, and a tenth more bytes.
 
     Raises:
         LayerError: An entry cannot go into a layer, or its file changed while it was read.
@@ -31,7 +35,7 @@ def write_layer(entries: Iterable[Entry], blobs: Blobs, epoch: int = EPOCH) -> L
     arranged = arrange(entries)
     tar, unpacked = hashlib.sha256(), 0
     with blobs.writer() as writer:
-        gzip = _Gzip(writer)
+        gzip = _Gzip(writer, level)
         for piece in stream(arranged, epoch):
             tar.update(piece)
             unpacked += len(piece)
@@ -47,7 +51,7 @@ def compress(layer: Layer, blobs: Blobs) -> Layer:
             while chunk := source.read(CHUNK):
                 writer.write(chunk)
         else:
-            gzip = _Gzip(writer)
+            gzip = _Gzip(writer, LEVEL)
             while chunk := source.read(CHUNK):
                 gzip.write(chunk)
             gzip.finish()
@@ -70,9 +74,9 @@ class _Gzip:
     is fed blocks of one size, since its matches depend on where what it is given ends.
     """
 
-    def __init__(self, out: BlobWriter) -> None:
+    def __init__(self, out: BlobWriter, level: int) -> None:
         self._out = out
-        self._deflate = zlib_ng.compressobj(LEVEL, zlib_ng.DEFLATED, -15)
+        self._deflate = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -15)
         self._crc = self._size = 0
         self._pending = bytearray()
         out.write(GZIP_HEADER)

@@ -49,6 +49,9 @@ def read_engine(reference: str, platform: str, cache: Cache) -> Image:
 def load(image: Image, reference: Reference, known: Iterable[str] = ()) -> Loaded:
     """Give the engine an image, without the layers that it has.
 
+    Layers count as there by their diff ids. An engine with containerd's store then runs them, but when it got
+    them in another compression, it cannot push them to a registry.
+
     Args:
         known: Names of images that the engine may have and that this one shares layers with: its base, the
             last build.
@@ -58,8 +61,8 @@ def load(image: Image, reference: Reference, known: Iterable[str] = ()) -> Loade
         BlobError: A layer's bytes are not those of its digest.
     """
     with engine_errors(str(reference)):
-        if _tag(image, reference):
-            return Loaded(image_id=image.id, sent=0)
+        if kept := _tag(image, reference):
+            return Loaded(image_id=kept, sent=0)
         shared = _shared_layers(image, [*known, str(reference)])
         try:
             sent = _send(image, reference, shared)
@@ -107,13 +110,14 @@ def _key(diff_id: str) -> str:
     return cache_key("engine layer", diff_id)
 
 
-def _tag(image: Image, reference: Reference) -> bool:
-    """Tag an image that the engine has already; whether it had it."""
+def _tag(image: Image, reference: Reference) -> str | None:
+    """Tag an image that the engine has already; its id there, None when it has not."""
     try:
         found = client().images.get(image.digest if has_containerd_store() else image.id)
     except ImageNotFound:
-        return False
-    return bool(found.tag(reference.repository, tag=reference.tag))
+        return None
+    found.tag(reference.repository, tag=reference.tag)
+    return str(found.id)
 
 
 def _shared_layers(image: Image, names: Iterable[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import oci_images
@@ -86,12 +87,12 @@ here = Path(sys.argv[1]); here.mkdir(); (here / "a").write_bytes(b"content")
 entries = [tar.file("b/c", here / "a"), tar.file("a", b"x"), tar.link("l", "b/c")]
 print(write_layer(entries, Blobs(here)).digest)
 """
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    command = [sys.executable, "-c", program, str(tmp_path / f"folder-{umask}-{seed}")]
-    environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path.cwd())}
-    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    # Not tmp_path, which other users cannot enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        command = [sys.executable, "-c", program, f"{folder}/{umask}-{seed}"]
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path.cwd())}
+        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     expected = write_layer(
         [tar.file("a", b"x"), tar.file("b/c", b"content"), tar.link("l", "b/c")], Blobs(tmp_path / "here")
     )
@@ -459,3 +460,34 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(ImageFormatError):
         read_archive(tmp_path / "x.tar", "linux/amd64")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("archive")
+    image = oci_images.image(Blobs(folder), b"content", b"more")
+    write_archive(folder / "image.tar", image, parse_reference("a/b:1"))
+    return (folder / "image.tar").read_bytes()
+
+
+damages = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4)
+
+
+@given(damages, st.floats(0, 1))
+def test_a_damaged_archive_is_read_or_refused_whatever_the_damage(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[float, bytes]], cut: float
+) -> None:
+    content = bytearray(whole)
+    for where, what in damage:
+        at = int(where * (len(content) - len(what)))
+        content[at : at + len(what)] = what
+    if cut < 0.3:
+        del content[int(cut * 3 * len(content)) :]
+    path = tmp_path_factory.getbasetemp() / "damaged.tar"
+    path.write_bytes(content)
+    try:
+        for layer in read_archive(path, "linux/amd64").layers:
+            with layer.open() as file:
+                file.read()
+    except (ImageFormatError, BlobError):
+        pass

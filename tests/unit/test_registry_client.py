@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import io
 import json
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
 from docker import auth
+from hypothesis import given
+from hypothesis import strategies as st
 from registries import (
     HTPASSWD,
     MANIFEST_TYPE,
@@ -147,6 +151,20 @@ def test_a_layer_that_is_no_archive_is_an_error_not_a_traceback(host: str) -> No
     pushed = push(f"{host}/a/garbage:1", [b"not a tar"])
     with pytest.raises(RegistryError, match="a layer cannot be read"):
         client(pushed.reference).read_file("etc/a")
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=24)), max_size=4), st.booleans())
+def test_a_damaged_layer_is_read_or_refused_whatever_the_damage(
+    damage: list[tuple[float, bytes]], compressed: bool
+) -> None:
+    content = bytearray(layer({"etc/a": b"1" * 600, "ü" * 80: b"2"}))
+    if not compressed:
+        content = bytearray(gzip.decompress(content))
+    for where, what in damage:
+        at = int(where * (len(content) - len(what)))
+        content[at : at + len(what)] = what
+    with suppress(RegistryError):
+        client("127.0.0.1:1/a/b:1")._member(io.BytesIO(content), "etc/a")
 
 
 def test_an_unknown_tag_and_an_unknown_repository_are_not_found(host: str) -> None:

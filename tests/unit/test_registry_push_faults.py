@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -282,6 +283,24 @@ def test_what_lasts_is_a_clear_error_and_leaves_no_tag(
     registry.judge = lambda *_: None
     push(image, target(registry))
     assert has(registry, image)
+
+
+def test_an_error_is_told_without_waiting_for_what_else_is_being_sent(
+    registry: HostileRegistry, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "PIECE_BYTES", 1000)
+    refused = threading.Event()
+
+    def judge(method: str, path: str, number: int) -> Fault | None:
+        if method == "PATCH" and not refused.is_set():
+            refused.set()
+            return None
+        return Fault(status=403) if method == "PUT" else None
+
+    registry.judge = judge
+    with pytest.raises(RegistryDeniedError):
+        push(image, target(registry))
+    assert registry.count("PATCH") < 300
 
 
 def test_the_try_after_a_failed_push_sends_only_what_is_missing(

@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -105,6 +105,7 @@ class _Push:
         self._transport = Transport(reference, scopes)
         self._counts = {"sent": 0, "uploaded": 0, "mounted": 0, "existing": 0}
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
 
     def run(self) -> Transfer:
         if not self._is_there(self._image.descriptor, str(self._reference.tag)):
@@ -128,9 +129,12 @@ class _Push:
         with ThreadPoolExecutor(max(1, workers), "push") as pool:
             futures = [pool.submit(self._bring, blob) for blob in blobs]
             try:
-                for future in futures:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
                     future.result()
             except BaseException:
+                # Who waits for an error does not wait for gigabytes that no longer matter.
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -165,6 +169,8 @@ class _Push:
         self._count_sent(len(image.manifest))
 
     def _count_sent(self, count: int) -> None:
+        if self._stopped.is_set():
+            raise CancelledError
         with self._lock:
             self._counts["sent"] += count
 
