@@ -28,7 +28,7 @@ _PLATFORMS = {
     "aarch64": "linux/arm64",
     "arm64": "linux/arm64",
 }
-_ASK_ENGINE = ("platform", "disk", "base")
+_ASK_ENGINE = ("platform", "disk")
 
 
 class Finding(Record):

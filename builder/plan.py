@@ -285,6 +285,10 @@ def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]
         yield Reason(choice="base", value=base, because=f"the lock holds wheels for CUDA {inputs.cuda}")
     else:
         yield Reason(choice="base", value=base, because="nothing in the lock needs CUDA")
+    if spec.image.system_packages:
+        names = ", ".join(sorted(set(spec.image.system_packages)))
+        because = "[image] system-packages names them: they are part of the base"
+        yield Reason(choice="system packages", value=names, because=because)
     if inputs.driver:
         because = f"CUDA {inputs.cuda} needs at least this driver"
         yield Reason(choice="driver", value=inputs.driver, because=because)

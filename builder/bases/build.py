@@ -1,7 +1,7 @@
 """Bases: looked up, built where they are missing, and kept as one OCI layout in trainpack's cache.
 
-Only what builds on an upstream image needs an engine. `load_base` gives one to the engine: the docker builder asks
-for that, and nothing else.
+Only what builds on an upstream image needs an engine. `load_base` gives one to the engine, which the docker
+builder alone asks for.
 """
 
 from __future__ import annotations
@@ -198,7 +198,11 @@ def _find_image(reference: str) -> Any:
 
 def _build(recipe: Recipe, source: Source, say: Say) -> Base:
     image = _unpack(recipe, say) if _choose(recipe, source, say) == "debian" else _build_on_top(recipe, say)
-    write_layout(_layout(), image, recipe.tag)
+    kept = Blobs(_layout())
+    for layer in image.layers:
+        # A damaged one would be taken for the layer that is to be written, by its name and size.
+        kept.verify(layer.digest)
+    write_layout(kept.folder, image, recipe.tag)
     return _resolved(recipe)
 
 

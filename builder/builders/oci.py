@@ -88,8 +88,9 @@ class OciBuilder:
         return [_addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
 
     def _entrypoint(self, plan: BuildPlan, interpreter: Interpreter | None) -> Addendum:
+        venv, tools = (Environment(prefix, plan.python).site_packages for prefix in (VENV, TOOLS))
         paths = {
-            f"{Environment(VENV if name == 'trainpack.py' else TOOLS, plan.python).site_packages}/{name}": path
+            f"{venv if name == 'trainpack.py' else tools}/{name}": path
             for name, path in entrypoint_files().items()
         }
 

@@ -36,6 +36,7 @@ class BuilderName(StrEnum):
 @app.command(epilog="Example: trainpack build --push")
 def build(
     folder: FolderOption = HERE,
+    *,
     builder: Annotated[
         BuilderName,
         typer.Option(help="oci needs no engine; docker runs a Dockerfile; auto takes oci where it can."),

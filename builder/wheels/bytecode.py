@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from builder.errors import TrainpackError
 from builder.oci import tar
 
-# A process compiles this many files and no more: what is in its memory decides some bits of what it writes, so
-# a file's company has to be the same on every machine.
+# A process compiles this many files: what is in its memory decides some bits of what it writes, so a file's
+# company has to be the same on every machine.
 _FILES_PER_PROCESS = 200
 # Reads names and sources from standard input and writes byte code, empty where a file is no Python of this
 # version; with a source's hash in place of its time, never checked: https://peps.python.org/pep-0552/.

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import docker
 import pytest
 import requests
+from engine_bases import in_engine
 from standin_container import StandinContainer
 
-from builder.bases import ensure_base, package_sources
 from builder.engine import buildkit_cli, client
 from builder.errors import EngineUnavailableError
 from builder.plan import Base
@@ -40,7 +40,7 @@ def engine() -> docker.DockerClient:
 
 @pytest.fixture(scope="session")
 def base(engine: docker.DockerClient) -> Base:
-    return ensure_base("cpu", "3.11", "linux/amd64")
+    return in_engine()
 
 
 @pytest.fixture(scope="session")
@@ -65,19 +65,16 @@ def docker_compose_file() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_setup(base: Base, tmp_path_factory: pytest.TempPathFactory) -> str:
+def docker_setup(base: Base) -> str:
     os.environ["STANDIN_TOKEN"] = TOKEN
-    sources = tmp_path_factory.mktemp("services") / "apt-sources"
-    sources.write_text(package_sources(base, os.environ))
-    for service in ("registry", "standin"):
-        build_service(service, base.reference, sources)
+    build_service("registry", in_engine(packages=["docker-registry"]).reference)
+    build_service("standin", base.reference)
     return "up --detach --no-build"
 
 
-def build_service(name: str, base: str, sources: Path) -> None:
+def build_service(name: str, base: str) -> None:
     command = [buildkit_cli(), "build", "--quiet", f"--build-arg=BASE={base}"]
-    command += [f"--secret=id=apt-sources,src={sources}", f"--tag=trainpack-tests:{name}"]
-    command += [f"--file={TESTS / 'services' / name}.Dockerfile", str(TESTS)]
+    command += [f"--tag=trainpack-tests:{name}", f"--file={TESTS / 'services' / name}.Dockerfile", str(TESTS)]
     environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -49,6 +49,18 @@ def test_values_arrive_in_the_image_as_they_were_written(project: Path) -> None:
     assert f"QUOTED={VALUE}" in image_of(project).attrs["Config"]["Env"]
 
 
+@pytest.mark.slow
+def test_system_packages_are_in_the_image_and_apt_is_not(project: Path) -> None:
+    spec = SPEC.format(image='system-packages = ["git"]', value=VALUE)
+    (project / "trainpack.toml").write_text(spec, encoding="utf-8")
+    succeed(project, "build")
+    script = "git --version && ! command -v apt-get"
+    output: bytes = docker.from_env().containers.run(
+        image_of(project), ["-c", script], entrypoint="sh", remove=True, network_mode="none"
+    )
+    assert output.startswith(b"git version")
+
+
 def test_a_build_without_changes_gives_the_same_image_and_an_edit_moves_only_the_last_layer(
     project: Path,
 ) -> None:

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import io
-import stat
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,8 @@ import pytest
 from golden_files import assert_golden
 
 from builder import apt, bases, data, tools
-from builder.bases import copy_rootfs, find_recipe, package_sources, render_dockerfile, upstream_reference
-from builder.errors import BuildError, EngineUnavailableError, UsageError
-from builder.plan import Base
+from builder.bases import find_recipe, render_dockerfile, upstream_reference
+from builder.errors import EngineUnavailableError, UsageError
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 AMD64 = "linux/amd64"
@@ -35,36 +31,28 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.engine.client", client)
 
 
-def render(name: str, source: str, python: str = "3.11") -> str:
+def render(name: str, python: str = "3.11") -> str:
     recipe = find_recipe(name, python, AMD64)
-    return render_dockerfile(recipe, source, upstream_reference(recipe.origin, {}))
+    return render_dockerfile(recipe, upstream_reference(recipe.origin, {}))
 
 
 @pytest.mark.parametrize("name", CATALOGUE.base)
-@pytest.mark.parametrize("source", ["upstream", "debian"])
-def test_golden_dockerfiles_of_the_bases(name: str, source: str) -> None:
-    assert_golden(f"base-{name}-{source}.Dockerfile", render(name, source))
+def test_golden_dockerfiles_of_the_bases(name: str) -> None:
+    assert_golden(f"base-{name}-upstream.Dockerfile", render(name))
 
 
 @pytest.mark.parametrize("python", CATALOGUE.python)
-@pytest.mark.parametrize("source", ["upstream", "debian"])
-def test_hadolint_finds_nothing_in_any_dockerfile(python: str, source: str, tmp_path: Path) -> None:
+def test_hadolint_finds_nothing_in_any_dockerfile(python: str, tmp_path: Path) -> None:
     path = tmp_path / "Dockerfile"
-    path.write_text(render("cuda", source, python), encoding="utf-8")
+    path.write_text(render("cuda", python), encoding="utf-8")
     done = subprocess.run([HADOLINT, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_both_sources_end_in_the_same_instructions() -> None:
-    ways = [render("cuda", source).partition("\n# What trains needs")[2] for source in ("upstream", "debian")]
-    assert "USER 1000:1000" in ways[0]
-    assert ways[0] == ways[1].replace("source=debian", "source=upstream")
-
-
 def test_the_cuda_base_lets_the_driver_in_and_the_cpu_base_does_not() -> None:
     for variable in ("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"):
-        assert variable in render("cuda", "debian")
-        assert variable not in render("cpu", "debian")
+        assert variable in render("cuda")
+        assert variable not in render("cpu")
 
 
 def test_each_upstream_tag_names_its_own_python() -> None:
@@ -85,17 +73,14 @@ def test_the_tag_changes_with_anything_that_decides_the_content() -> None:
         {"revision": 99},
         {"template": "FROM scratch"},
         {"packages": ("tini",)},
+        {"contract": CATALOGUE.contract.model_copy(update={"command": ("sh",)})},
+        {"debian": CATALOGUE.debian.model_copy(update={"unneeded": ()})},
         {"platform": "linux/arm64"},
         {"base": CATALOGUE.base["cuda"]},
         {"origin": CATALOGUE.python["3.13"]},
     ]
     tags = {recipe.reference, *(recipe.model_copy(update=change).reference for change in changes)}
     assert len(tags) == len(changes) + 1
-
-
-def test_the_cuda_base_is_made_from_the_root_file_system_of_the_cpu_base() -> None:
-    assert find_recipe("cuda", "3.11", AMD64).rootfs == find_recipe("cpu", "3.11", AMD64).rootfs
-    assert find_recipe("cpu", "3.11", "linux/arm64").rootfs != find_recipe("cpu", "3.11", AMD64).rootfs
 
 
 @pytest.mark.parametrize(
@@ -112,83 +97,33 @@ def test_what_the_catalogue_does_not_have_is_a_usage_error_that_lists_it(
 
 
 @pytest.mark.usefixtures("no_engine")
-def test_without_an_engine_a_base_resolves_as_unbuilt() -> None:
+def test_a_base_that_was_never_built_resolves_as_unbuilt_without_an_engine() -> None:
     base = bases.resolve_base("cpu", "3.11", AMD64)
     assert (base.image_id, base.source) == (None, bases.UNBUILT)
 
 
 @pytest.mark.usefixtures("no_engine")
-def test_building_without_an_engine_fails_before_anything_is_bootstrapped(cache: Path) -> None:
+def test_where_debian_cannot_be_unpacked_an_engine_is_needed_and_the_reason_is_told() -> None:
+    said: list[str] = []
     with pytest.raises(EngineUnavailableError):
-        bases.build_base("cpu", "3.11", AMD64, "debian")
-    assert [path.name for path in cache.iterdir()] == ["build.lock"]
+        bases.build_base("cpu", "3.12", AMD64, say=said.append)
+    assert said == ["no Debian release comes with Python 3.12: building on python:3.12-slim-bookworm instead"]
 
 
-def test_without_mmdebstrap_the_remedy_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.engine.client", object)
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(BuildError) as failed:
-        bases.build_base("cpu", "3.11", AMD64, "debian")
-    assert "apt-get install mmdebstrap" in str(failed.value.remedy)
+def test_packages_of_the_users_own_are_part_of_the_base_and_of_its_tag_whatever_their_order() -> None:
+    plain, one, other = (
+        find_recipe("cpu", "3.11", AMD64, packages) for packages in ((), ("libgl1", "git"), ("git", "libgl1"))
+    )
+    assert one == other
+    assert one.reference != plain.reference
+    assert {"git", "libgl1", "tini"} < set(one.debian_packages)
+    assert "tini tzdata" in render_dockerfile(plain, "p:1")
+    assert "git libgl1" in render_dockerfile(one, "p:1")
 
 
-def test_a_python_without_a_debian_release_is_refused_from_debian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.engine.client", object)
+def test_a_python_without_a_debian_release_is_refused_from_debian() -> None:
     with pytest.raises(UsageError, match=r"no Debian release comes with Python 3\.12"):
         bases.build_base("cpu", "3.12", AMD64, "debian")
-
-
-def test_a_failed_bootstrap_shows_its_last_lines_without_the_mirrors_password(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = tmp_path / "mmdebstrap"
-    tool.write_text('#!/bin/bash\ncat "${@: -1}" >&2\nexit 25\n')
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("builder.engine.client", object)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setenv(apt.MIRROR, "https://reader:s3cret@mirror.example.com/debian")
-    with pytest.raises(BuildError, match="mmdebstrap ended with 25") as failed:
-        bases.build_base("cpu", "3.11", AMD64, "debian")
-    said = "\n".join(failed.value.details)
-    assert "mirror.example.com/debian bookworm main" in said
-    assert "s3cret" not in said
-    assert [path.name for path in cache.iterdir()] == ["build.lock"]
-
-
-def archive(names: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in names.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def test_a_root_file_system_keeps_nothing_of_the_host(tmp_path: Path) -> None:
-    kept = {"./dev": b"", "./etc/passwd": b"root", "./usr/etc/hostname": b"mine"}
-    traces = [
-        "./dev/null",
-        "./etc/resolv.conf",
-        "./etc/hostname",
-        "./etc/apt/sources.list",
-        "./etc/apt/sources.list.d/0000sources.list",
-        "./etc/apt/apt.conf.d/99mmdebstrap",
-    ]
-    target = tmp_path / "rootfs.tar"
-    assert copy_rootfs(io.BytesIO(archive(kept | dict.fromkeys(traces, b"host"))), target, epoch=7)
-    with tarfile.open(target) as copy:
-        found = {member.name: member for member in copy}
-        contents = {name: copy.extractfile(found[name]).read() for name in kept}  # type: ignore[union-attr]
-    assert contents == kept
-    assert found.keys() - kept == {"./etc/hosts", "./etc/resolv.conf"}
-    assert {(found[name].size, found[name].mtime) for name in found.keys() - kept} == {(0, 7)}
-
-
-def test_a_cut_off_root_file_system_is_noticed(tmp_path: Path) -> None:
-    whole = archive({"./etc/passwd": b"x" * 4096})
-    assert not copy_rootfs(io.BytesIO(whole[:1024]), tmp_path / "rootfs.tar", epoch=0)
-    assert not copy_rootfs(io.BytesIO(b""), tmp_path / "rootfs.tar", epoch=0)
 
 
 def test_a_mirror_setting_wins_over_the_hosts_apt() -> None:
@@ -231,23 +166,6 @@ def test_without_any_mirror_the_remedy_names_the_setting(monkeypatch: pytest.Mon
     with pytest.raises(UsageError) as refused:
         apt.sources_text({}, "bookworm")
     assert apt.MIRROR in str(refused.value.remedy)
-
-
-def test_system_packages_come_from_the_bases_own_sources_or_from_a_mirror() -> None:
-    environ = {apt.MIRROR: "https://mirror.example.com/debian"}
-    upstream = Base(
-        name="cpu",
-        python="3.14",
-        platform=AMD64,
-        reference="b:1",
-        image_id=None,
-        content=None,
-        source="upstream",
-    )
-    assert package_sources(upstream, {}) == ""
-    assert "trixie main" in package_sources(upstream, environ)
-    debian = upstream.model_copy(update={"source": "debian"})
-    assert "forky main" in package_sources(debian, environ)
 
 
 def test_a_checkout_finds_its_data_in_place_and_a_wheel_finds_it_inside(

@@ -12,20 +12,16 @@ import tomli_w
 from golden_files import assert_golden
 from hypothesis import given
 from hypothesis import strategies as st
-from plans import SPEC, inputs, plan
+from plans import inputs, plan
 
 from builder.builders.dockerfile import quoted, render_dockerfile
 from builder.errors import SpecError
-from builder.plan import BuildPlan, make_plan
+from builder.plan import make_plan
 from builder.spec import parse_spec
 
-WITH_SYSTEM_PACKAGES = SPEC.replace(
-    'version = "1.2.0"', 'version = "1.2.0"\nsystem-packages = ["libgl1", "git"]'
-)
 VARIANTS = {
     "cpu": plan(),
     "cuda": plan(cuda=True),
-    "system-packages": plan(WITH_SYSTEM_PACKAGES),
 }
 
 
@@ -50,7 +46,7 @@ def test_dependencies_come_before_code_and_nothing_after_it_runs() -> None:
 
 
 def test_uv_ca_and_tokens_are_mounted_and_never_copied() -> None:
-    text = render_dockerfile(plan(WITH_SYSTEM_PACKAGES))
+    text = render_dockerfile(plan())
     copies = [rest for name, rest in parse(text) if name in ("COPY", "ADD")]
     assert copies == ["app/ /"]
     assert "--mount=type=secret,id=ca" in text
@@ -89,22 +85,16 @@ BASELINE = [name for name, _ in parse(render_dockerfile(plan()))]
 NASTY = st.text(alphabet=st.sampled_from("ab1./-_ \n\r\t\"'$\\{}#;&|`\x00\u2028=:@"), max_size=30) | st.text()
 
 
-@given(
-    NASTY, st.sampled_from(["name", "version", "env", "model", "script", "args", "package", "python", "base"])
-)
+@given(NASTY, st.sampled_from(["name", "version", "env", "model", "script", "args", "python", "base"]))
 def test_no_value_of_a_spec_changes_the_instructions(value: str, field: str) -> None:
     try:
         planned = make_plan(parse_spec(_spec_with(field, value)), inputs())
     except SpecError:
         return
     dockerfile = render_dockerfile(planned)
-    assert [name for name, _ in parse(dockerfile)] == _expected(planned)
+    assert [name for name, _ in parse(dockerfile)] == BASELINE
     assert pairs(dockerfile, "ENV") == planned.env
     assert pairs(dockerfile, "LABEL") == planned.labels | {"io.trainpack.plan": planned.hash}
-
-
-def _expected(planned: BuildPlan) -> list[str]:
-    return [*BASELINE[:2], "RUN", *BASELINE[2:]] if planned.system_packages else BASELINE
 
 
 def _spec_with(field: str, value: str) -> str:
@@ -113,8 +103,6 @@ def _spec_with(field: str, value: str) -> str:
     model: dict[str, object] = {}
     if field in ("name", "version", "python", "base"):
         image[field] = value
-    elif field == "package":
-        image["system-packages"] = [value]
     elif field == "env":
         run["env"] = {"VALUE": value}
     elif field == "model":

@@ -111,7 +111,8 @@ def test_a_base_that_can_be_had_from_nowhere_is_a_failure(
     found = examined(tmp_path, machine)["base"]
     assert found.status == "failed"
     assert "no route to host" in found.message
-    assert "apt-get install mmdebstrap" in found.remedy
+    assert "no Debian mirror is known for bookworm" in found.message
+    assert "debian-archive-keyring" in found.remedy
 
 
 def project(folder: Path, image: str) -> None:

@@ -143,7 +143,8 @@ def test_byte_code_lies_beside_its_source_and_is_never_checked_against_it(
         content = gzip.decompress(file.read())
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         folder = f"opt/venv/lib/python{PYTHON}/site-packages/one/__pycache__"
-        name = f"{folder}/__init__.{sys.implementation.cache_tag}.pyc"compiled = archive.extractfile(name)
+        name = f"{folder}/__init__.{sys.implementation.cache_tag}.pyc"
+        compiled = archive.extractfile(name)
         assert compiled is not None
         made = compiled.read()
     assert made[:4] == importlib.util.MAGIC_NUMBER

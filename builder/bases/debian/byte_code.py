@@ -63,7 +63,14 @@ def _run(root: Path, target: Path, python: str, architecture: str) -> None:
     command += ["-s", str(target), "-p", "/", str(target / f"usr/lib/python{python}")]
     # The seed decides the order of sets in byte code.
     environment = {"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(
+            f"Debian's Python {python} cannot be started: {error.strerror}",
+            place=str(root),
+            remedy="set TMPDIR to a folder that programs may be run in",
+        ) from None
     if done.returncode != 0:
         raise BuildError(
             f"Debian's Python {python} cannot compile its standard library on this machine",

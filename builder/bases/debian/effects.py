@@ -19,8 +19,9 @@ from builder.oci.tar import Entry, file, folder, link
 # Packages whose scripts were read, and do nothing for an image but what is below (or nothing at all).
 REVIEWED = frozenset(
     """
-    base-files base-passwd bash ca-certificates coreutils dash debianutils gzip libc-bin libc6 libgssapi-krb5-2
-    libselinux1 mawk media-types netbase openssl python3 python3-minimal readline-common sed tar tzdata
+    base-files base-passwd bash ca-certificates coreutils dash debianutils gzip libc-bin libc6
+    libgssapi-krb5-2 libselinux1 mawk media-types netbase openssl python3 python3-minimal readline-common
+    sed tar tzdata
     """.split()
 )
 _FOLDERS = (
@@ -111,7 +112,8 @@ def read_alternatives(script: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             names = {name: target}
             for slave in (number for number, word in enumerate(words) if word == "--slave"):
                 names[words[slave + 1]] = words[slave + 3]
-            yield int(priority), {_inside(name): _inside(target) for name, target in names.items()}
+            if not any(each.startswith("$") for each in (*names, *names.values())):
+                yield int(priority), {_inside(name): _inside(target) for name, target in names.items()}
         except (ValueError, IndexError):
             # Words that the script computes: what they are is not known here.
             continue

@@ -14,8 +14,7 @@ from debian.debian_support import NativeVersion
 from builder.bases.debian.mirror import File
 from builder.errors import MirrorError
 
-_NAME = re.compile(rb"\APackage: *(\S+)")
-_PROVIDES = re.compile(rb"^Provides: *(.+)$", re.MULTILINE)
+_FIELDS = re.compile(rb"^(Package|Provides): *(.+)$", re.MULTILINE)
 _OPERATORS = {
     "<<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -75,25 +74,41 @@ class Package:
         return any(each.name == relation.name and relation.accepts(each.version) for each in self.provides)
 
 
+@dataclass(frozen=True, slots=True)
+class _Paragraph:
+    """Where a package's description begins in an index of 50 MB, which is kept once."""
+
+    uri: str
+    text: bytes
+    start: int
+
+    @property
+    def content(self) -> bytes:
+        end = self.text.find(b"\n\n", self.start)
+        return self.text[self.start : end if end >= 0 else None]
+
+
 @dataclass
 class Index:
     """The packages of several suites, as one: of each name the highest version counts."""
 
     architecture: str
-    _paragraphs: dict[str, list[tuple[str, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    _paragraphs: dict[str, list[_Paragraph]] = field(default_factory=lambda: defaultdict(list))
     _providers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _read: dict[str, Package | None] = field(default_factory=dict)
 
     def add(self, uri: str, text: bytes) -> None:
         """Add a suite's index; of equal versions, the one added first counts."""
-        for paragraph in text.split(b"\n\n"):
-            name = _NAME.match(paragraph.lstrip(b"\n"))
-            if not name:
-                continue
-            self._paragraphs[name[1].decode()].append((uri, paragraph))
-            for line in _PROVIDES.findall(paragraph):
-                for provided in line.decode().split(","):
-                    self._providers[provided.split()[0]].add(name[1].decode())
+        name = ""
+        for match in _FIELDS.finditer(text):
+            value = match[2].decode().strip()
+            if match[1] == b"Package":
+                # Indexes open each paragraph with it.
+                name = value
+                self._paragraphs[name].append(_Paragraph(uri, text, match.start()))
+            else:
+                for provided in filter(None, map(str.split, value.split(","))):
+                    self._providers[provided[0]].add(name)
 
     @property
     def names(self) -> Iterable[str]:
@@ -103,7 +118,7 @@ class Index:
     def find(self, name: str) -> Package | None:
         """The highest version of a package, None where there is none."""
         if name not in self._read:
-            found = [self._package(uri, text) for uri, text in self._paragraphs.get(name, ())]
+            found = [self._package(each) for each in self._paragraphs.get(name, ())]
             self._read[name] = max(found, key=lambda each: NativeVersion(each.version), default=None)
         return self._read[name]
 
@@ -113,8 +128,8 @@ class Index:
         provided = [each for each in found if each and each.satisfies(Relation(name))]
         return sorted(provided, key=lambda each: (_rank(each.priority), each.name))
 
-    def _package(self, uri: str, text: bytes) -> Package:
-        fields = Packages(text)
+    def _package(self, paragraph: _Paragraph) -> Package:
+        fields, uri = Packages(paragraph.content), paragraph.uri
         try:
             return Package(
                 name=fields["Package"],

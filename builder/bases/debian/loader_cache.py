@@ -64,7 +64,7 @@ def _soname(tree: Tree, path: str, architecture: str) -> str | None:
         return None
     try:
         return soname(content(tree, found), _MACHINES[architecture])
-    except (struct.error, StopIteration, IndexError, UnicodeDecodeError):
+    except (struct.error, StopIteration, IndexError, ValueError):
         return None
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder import apt
@@ -56,72 +57,88 @@ def make_image(recipe: Recipe, cache: Cache, say: Say) -> Image:
             f"no Debian release comes with Python {recipe.python}: only {recipe.origin.upstream} has it",
             remedy="choose another Python, or build the base with --source upstream",
         )
-    mirror = Mirror(cache.blobs)
-    packages = _resolve(recipe, recipe.architecture, mirror)
-    say(
-        f"{len(packages)} packages of Debian {suite}, {sum(each.file.size for each in packages) / 1e6:.0f} MB"
-    )
-    layers = [Addendum(_system(recipe, packages, mirror, cache, say), f"Debian {suite}, unpacked")]
-    if code := _byte_code(recipe, packages, mirror, cache, say):
-        layers.append(Addendum(code, f"byte code of Python {recipe.python}"))
+    with _workshop(Mirror(cache.blobs), recipe) as workshop:
+        packages = workshop.resolve(recipe.debian_packages, recipe.architecture)
+        size = sum(package.file.size for package in packages)
+        say(f"{len(packages)} packages of Debian {suite}, {size / 1e6:.0f} MB")
+        layers = [Addendum(_system(workshop, packages, cache, say), f"Debian {suite}, unpacked")]
+        if code := _byte_code(workshop, packages, cache, say):
+            layers.append(Addendum(code, f"byte code of Python {recipe.python}"))
     return append(empty(recipe.platform), layers, _changes(recipe), recipe.epoch)
 
 
-def _resolve(recipe: Recipe, architecture: str, mirror: Mirror) -> tuple[Package, ...]:
-    sources = apt.sources(os.environ, str(recipe.origin.suite))
-    index = Index(architecture)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        texts = pool.map(lambda source: read_index(source, architecture, mirror), sources)
-        for source, text in zip(sources, texts, strict=True):
-            index.add(source.uri, text)
-    return resolve(recipe.debian_packages, index, recipe.debian.unneeded)
+@dataclass
+class _Workshop:
+    """Packages, resolved and unpacked once each, for as long as an image is made of them."""
+
+    mirror: Mirror
+    recipe: Recipe
+    scratch: Path
+    _indexes: dict[str, Index] = field(default_factory=dict)
+    _debs: dict[str, Deb] = field(default_factory=dict)
+
+    def resolve(self, wanted: Iterable[str], architecture: str) -> tuple[Package, ...]:
+        if architecture not in self._indexes:
+            self._indexes[architecture] = self._read_index(architecture)
+        return resolve(wanted, self._indexes[architecture], self.recipe.debian.unneeded)
+
+    def unpack(self, packages: Sequence[Package]) -> list[Deb]:
+        missing = [each for each in packages if each.file.sha256 not in self._debs]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for package, deb in zip(missing, pool.map(self._unpack, missing), strict=True):
+                self._debs[package.file.sha256] = deb
+        return [self._debs[each.file.sha256] for each in packages]
+
+    def _read_index(self, architecture: str) -> Index:
+        sources = apt.sources(os.environ, str(self.recipe.origin.suite))
+        index = Index(architecture)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            texts = pool.map(lambda source: read_index(source, architecture, self.mirror), sources)
+            for source, text in zip(sources, texts, strict=True):
+                index.add(source.uri, text)
+        return index
+
+    def _unpack(self, package: Package) -> Deb:
+        with self.mirror.open(package.file) as archive:
+            return read_deb(archive, package.name, self.scratch)
 
 
-def _system(recipe: Recipe, packages: Sequence[Package], mirror: Mirror, cache: Cache, say: Say) -> Layer:
+@contextmanager
+def _workshop(mirror: Mirror, recipe: Recipe) -> Iterator[_Workshop]:
+    with tempfile.TemporaryDirectory(prefix="trainpack-") as scratch:
+        yield _Workshop(mirror, recipe, Path(scratch))
+
+
+def _system(workshop: _Workshop, packages: Sequence[Package], cache: Cache, say: Say) -> Layer:
+    recipe = workshop.recipe
     parts = (UNPACKING, recipe.architecture, recipe.epoch, recipe.contract.model_dump(mode="json"))
-    key = cache_key("debian", *parts, _digests(packages))
 
     def make() -> Layer:
-        with _unpacked(packages, mirror) as debs:
-            tree = merge(packages, debs)
-            tree |= effects(recipe, tree, debs)
-            if scripts := unhandled_scripts(debs):
-                say(f"their installation scripts are not run: {', '.join(scripts)}")
-            entries = {**tree, **{entry.path: entry for entry in record(debs, tree)}}
-            return write_layer(entries.values(), cache.blobs, recipe.epoch)
+        debs = workshop.unpack(packages)
+        tree = merge(packages, debs)
+        tree |= effects(recipe, tree, debs)
+        if scripts := unhandled_scripts(debs):
+            say(f"their installation scripts are not run: {', '.join(scripts)}")
+        entries = {**tree, **{entry.path: entry for entry in record(debs, tree)}}
+        return write_layer(entries.values(), cache.blobs, recipe.epoch)
 
-    return cache.layer(key, make)
+    return cache.layer(cache_key("debian", *parts, _digests(packages)), make)
 
 
-def _byte_code(
-    recipe: Recipe, packages: Sequence[Package], mirror: Mirror, cache: Cache, say: Say
-) -> Layer | None:
-    host = host_architecture()
+def _byte_code(workshop: _Workshop, packages: Sequence[Package], cache: Cache, say: Say) -> Layer | None:
+    recipe, host = workshop.recipe, host_architecture()
     if host is None:
         say("no byte code: the base's Python does not run on this machine; it starts slower in containers")
         return None
     library = [each for each in packages if "python3" in each.name]
-    key = cache_key("debian byte code", UNPACKING, recipe.epoch, _digests(library))
 
     def make() -> Layer:
-        same = host == recipe.architecture
-        interpreter = packages if same else _resolve(recipe, host, mirror)
-        with _unpacked(library, mirror) as ours, _unpacked(interpreter, mirror) as theirs:
-            trees = merge(library, ours), merge(interpreter, theirs)
-            entries = list(compile_library(*trees, recipe.python, host))
+        interpreter = workshop.resolve(recipe.origin.packages, host)
+        trees = [merge(each, workshop.unpack(each)) for each in (library, interpreter)]
+        entries = compile_library(trees[0], trees[1], recipe.python, host)
         return write_layer(entries, cache.blobs, recipe.epoch)
 
-    return cache.layer(key, make)
-
-
-@contextmanager
-def _unpacked(packages: Sequence[Package], mirror: Mirror) -> Iterator[list[Deb]]:
-    def unpack(package: Package) -> Deb:
-        with mirror.open(package.file) as archive:
-            return read_deb(archive, package.name, Path(scratch))
-
-    with tempfile.TemporaryDirectory(prefix="trainpack-") as scratch, ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield list(pool.map(unpack, packages))
+    return cache.layer(cache_key("debian byte code", UNPACKING, recipe.epoch, _digests(library)), make)
 
 
 def _digests(packages: Iterable[Package]) -> list[str]:
