@@ -5,9 +5,8 @@ FROM trainpack-base:cpu-py3.11-0123456789ab
 
 USER 0
 
-# the script's environment
-RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
-    /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+# Python environments
+COPY environments/ /
 
 # heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
@@ -44,7 +43,6 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
     /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
     --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
     rm -f /opt/trainpack/.lock
@@ -70,7 +68,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="be61e43ea93edf69cfa9d14c48434aa82ee28a1d5adb149d03867e5e6fa1cb3d"
+      io.trainpack.plan="09a80c3b6eede78171146e3dc96d71d32b3b02f3b6a9e1c543f013b1434b3571"
 
 # code and manifest
 COPY app/ /

@@ -5,9 +5,8 @@ FROM trainpack-base:cuda-py3.11-0123456789ab
 
 USER 0
 
-# the script's environment
-RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
-    /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+# Python environments
+COPY environments/ /
 
 # heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
@@ -44,7 +43,6 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
     /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
     --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
     rm -f /opt/trainpack/.lock
@@ -73,7 +71,7 @@ LABEL io.trainpack.base="cuda" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="cfd94a1c0902304bdcf9b4bfaa98f9d82ce6f430a4c8e3510b24e79d0768839a"
+      io.trainpack.plan="1bce66ef7417631c6c72adfac8f215415251f7b273afbde295baab20b0509353"
 
 # code and manifest
 COPY app/ /
