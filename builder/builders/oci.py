@@ -100,7 +100,8 @@ class OciBuilder:
                 return files
             with ThreadPoolExecutor(os.cpu_count(), "compile") as pool:
                 compiler = Compiler(interpreter, plan.python, pool)
-                return files + compiler.compile(paths, lambda place: paths[place].read_bytes())
+                made = compiler.compile(paths, lambda place: paths[place].read_bytes())
+                return files + [tar.file(place, content) for place, content in made]
 
         compiled = interpreter.identity if interpreter else None
         key = ["entrypoint", plan.entrypoint_hash, plan.python, compiled]

@@ -11,12 +11,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from builder.errors import TrainpackError
-from builder.oci import tar
 
 # A process compiles this many files: what is in its memory decides some bits of what it writes, so a file's
 # company has to be the same on every machine.
@@ -104,28 +104,31 @@ class Compiler:
         self._python = python
         self._pool = pool
 
-    def compile(self, names: Iterable[str], read: Callable[[str], bytes]) -> list[tar.Entry]:
-        """The byte code of some files, as entries beside them; without those that are not valid Python.
+    def compile(self, names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[tuple[str, bytes]]:
+        """The byte code of some files, and where it goes, beside them; none for what is not valid Python.
 
         Args:
             names: Paths below the image's root.
-            read: Reads one of them; called from one thread.
+            read: Reads one of them; called from one thread, and not long before it is compiled.
 
         Raises:
             TrainpackError: The interpreter fails.
         """
         ordered = sorted(names)
         parts = [ordered[at : at + _FILES_PER_PROCESS] for at in range(0, len(ordered), _FILES_PER_PROCESS)]
-        started = [
-            (part, self._pool.submit(self._compiled, [(f"/{name}", read(name)) for name in part]))
-            for part in parts
-        ]
-        return [
-            tar.file(_cached(name, self._python), content)
-            for part, made in started
-            for name, content in zip(part, made.result(), strict=True)
-            if content
-        ]
+        started: deque[tuple[list[str], Future[list[bytes]]]] = deque()
+        for part in parts:
+            sources = [(f"/{name}", read(name)) for name in part]
+            started.append((part, self._pool.submit(self._compiled, sources)))
+            if len(started) > (os.cpu_count() or 1):
+                yield from self._placed(*started.popleft())
+        while started:
+            yield from self._placed(*started.popleft())
+
+    def _placed(self, names: Sequence[str], made: Future[list[bytes]]) -> Iterator[tuple[str, bytes]]:
+        for name, content in zip(names, made.result(), strict=True):
+            if content:
+                yield _cached(name, self._python), content
 
     def _compiled(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes]:
         pieces = [len(sources).to_bytes(4, "big")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from builder.wheels.archive import WheelArchive, open_wheel
 from builder.wheels.bytecode import Compiler, Interpreter
 from builder.wheels.environment import Environment
 from builder.wheels.install import Installed, lay_out
-from builder.wheels.transmux import Source, write_wheels
+from builder.wheels.transmux import Source, Spool, write_wheels
 
 # Raised when the same wheels become other bytes than before.
 FORMAT = 1
@@ -160,36 +160,37 @@ class _Work:
         if not self._compiler:
             return Source(archive, installed)
         compiler = self._compiler(group.environment.python)
-        if len(group.wheels) == 1:
-            return Source(archive, installed, _compiled(archive, installed, compiler))
-        return Source(archive, installed, self._kept_bytecode(wheel, group, archive, installed, compiler))
+        made = (
+            _compiled(archive, installed, compiler)
+            if len(group.wheels) == 1
+            else self._kept_bytecode(wheel, group, _compiled(archive, installed, compiler), compiler.identity)
+        )
+        return Source(archive, installed, Spool(stack.enter_context(self._cache.blobs.scratch()), made))
 
     def _kept_bytecode(
-        self,
-        wheel: Distribution,
-        group: Group,
-        archive: WheelArchive,
-        installed: Installed,
-        compiler: Compiler,
-    ) -> tuple[tar.Entry, ...]:
+        self, wheel: Distribution, group: Group, made: Iterable[tuple[str, bytes]], identity: str
+    ) -> Iterator[tuple[str, bytes]]:
         """The byte code of a wheel that shares its layer, kept since that is made anew with any of them."""
-        key = cache_key("bytecode", FORMAT, group.environment.prefix, compiler.identity, wheel.sha256)
-        layer = self._cache.layer(key, lambda: _keep(_compiled(archive, installed, compiler), self._cache))
+        environment = [group.environment.prefix, group.environment.python]
+        key = cache_key("bytecode", FORMAT, *environment, identity, wheel.filename, wheel.sha256)
+        layer = self._cache.layer(key, lambda: _keep(made, self._cache))
         with layer.open() as file, tarfile.open(fileobj=file, mode="r|") as kept:
-            return tuple(
-                tar.file(member.name, content.read())
-                for member in kept
-                if (content := kept.extractfile(member)) is not None
-            )
+            for member in kept:
+                content = kept.extractfile(member)
+                yield member.name, content.read() if content else b""
 
 
-def _compiled(archive: WheelArchive, installed: Installed, compiler: Compiler) -> tuple[tar.Entry, ...]:
-    sources = {path: member for path, member in installed.members.items() if path.endswith(".py")}
-    site = [path for path in sources if "/site-packages/" in path]
-    return tuple(compiler.compile(site, lambda path: archive.read(sources[path])))
+def _compiled(archive: WheelArchive, installed: Installed, compiler: Compiler) -> Iterator[tuple[str, bytes]]:
+    sources = {
+        path: member
+        for path, member in installed.members.items()
+        if path.endswith(".py") and "/site-packages/" in path
+    }
+    return compiler.compile(sources, lambda path: archive.read(sources[path]))
 
 
-def _keep(entries: Iterable[tar.Entry], cache: Cache) -> Layer:
+def _keep(files: Iterable[tuple[str, bytes]], cache: Cache) -> Layer:
+    entries = [tar.file(path, content) for path, content in files]
     with cache.blobs.writer() as writer:
         for piece in tar.stream(sorted(entries, key=lambda entry: entry.path)):
             writer.write(piece)

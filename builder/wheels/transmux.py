@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import IO
 
 from zlib_ng import zlib_ng
 
@@ -32,7 +34,34 @@ class Source:
 
     archive: WheelArchive
     installed: Installed
-    bytecode: tuple[tar.Entry, ...] = ()
+    bytecode: Spool | None = None
+
+
+class Spool:
+    """Files that wait on the disk until the layer that they go into is written.
+
+    Attributes:
+        entries: The files, without their content.
+    """
+
+    def __init__(self, file: IO[bytes], files: Iterable[tuple[str, bytes]]) -> None:
+        self.entries: list[tar.Entry] = []
+        self._file = file
+        self._starts: dict[str, int] = {}
+        at = 0
+        for path, content in files:
+            file.write(content)
+            self.entries.append(tar.file(path, b"", size=len(content)))
+            self._starts[path] = at
+            at += len(content)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._starts
+
+    def read(self, entry: tar.Entry) -> bytes:
+        """The content of one of the entries."""
+        self._file.seek(self._starts[entry.path])
+        return self._file.read(entry.size)
 
 
 def write_wheels(sources: Iterable[Source], blobs: Blobs, epoch: int) -> Layer:
@@ -43,31 +72,29 @@ def write_wheels(sources: Iterable[Source], blobs: Blobs, epoch: int) -> Layer:
         LayerError: A path cannot go into a layer.
     """
     entries: dict[str, tar.Entry] = {}
-    members: dict[str, tuple[WheelArchive, Member]] = {}
+    owners: dict[str, Source] = {}
     for source in sources:
-        for entry in (*source.installed.entries, *source.bytecode):
-            entries[entry.path] = entry
-            members.pop(entry.path, None)
-            if member := source.installed.members.get(entry.path):
-                members[entry.path] = (source.archive, member)
-    return _write(tar.arrange(entries.values()), members, blobs, epoch)
-
-
-def _write(
-    entries: Iterable[tar.Entry], members: Mapping[str, tuple[WheelArchive, Member]], blobs: Blobs, epoch: int
-) -> Layer:
+        for entry in (*source.installed.entries, *(source.bytecode.entries if source.bytecode else ())):
+            entries[entry.path], owners[entry.path] = entry, source
     with blobs.writer() as writer:
         stream = _Stream(writer)
-        for entry in entries:
+        for entry in tar.arrange(entries.values()):
             stream.write(tar.header(entry, epoch))
-            if entry.path in members:
-                stream.write_member(*members[entry.path])
-            elif isinstance(entry.content, bytes):
-                stream.write(entry.content)
-            stream.write(bytes(-entry.size % 512) if entry.kind == "file" else b"")
+            if entry.kind == "file":
+                _write_content(stream, entry, owners[entry.path])
+                stream.write(bytes(-entry.size % tarfile.BLOCKSIZE))
         stream.write(tar.END)
         stream.flush()
     return kept_layer(blobs, writer.digest, f"sha256:{stream.tar.hexdigest()}", writer.size, stream.size)
+
+
+def _write_content(stream: _Stream, entry: tar.Entry, owner: Source) -> None:
+    if member := owner.installed.members.get(entry.path):
+        stream.write_member(owner.archive, member)
+    elif owner.bytecode and entry.path in owner.bytecode:
+        stream.write(owner.bytecode.read(entry))
+    elif isinstance(entry.content, bytes):
+        stream.write(entry.content)
 
 
 class _Stream:

@@ -167,8 +167,7 @@ def test_without_an_interpreter_there_is_no_byte_code(
 def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
     assert HOST is not None
     with ThreadPoolExecutor(2) as pool:
-        entries = Compiler(HOST, PYTHON, pool).compile(sources, sources.__getitem__)
-    return {entry.path: bytes(entry.content) for entry in entries}
+        return dict(Compiler(HOST, PYTHON, pool).compile(sources, sources.__getitem__))
 
 
 def test_byte_code_depends_on_its_sources_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -202,7 +201,9 @@ def test_what_is_no_python_of_this_version_has_no_byte_code() -> None:
 
 def test_an_interpreter_that_fails_is_named() -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(TrainpackError, match="cpython-0 ended with 1"):
-        Compiler(Interpreter("cpython-0", ("false",)), PYTHON, pool).compile(SOURCES, SOURCES.__getitem__)
+        list(
+            Compiler(Interpreter("cpython-0", ("false",)), PYTHON, pool).compile(SOURCES, SOURCES.__getitem__)
+        )
 
 
 def test_no_interpreter_of_another_minor_version_is_taken() -> None:
