@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from builder import bases
-from builder.builders.context import entrypoint_hash
+from builder.builders.contents import entrypoint_hash
 from builder.code import check_script_is_carried, read_code
 from builder.lock.pylock import is_locked, lock_project, read_lock
 from builder.plan import BuildPlan, Inputs, base_name, make_plan

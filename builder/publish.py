@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from builder.containers import engine_errors, find_image
-from builder.engine import client
 from builder.errors import (
     EngineError,
     ImageNotFoundError,
@@ -85,6 +83,9 @@ def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, P
         EngineError: The engine could not pull it.
         RegistryError: The registry has nothing under the tag, or failed.
     """
+    from builder.containers import engine_errors, find_image  # noqa: PLC0415  (an image of the cache needs none)
+    from builder.engine import client  # noqa: PLC0415
+
     reference = parse_reference(image.reference)
     _check_tag(reference)
     digest = RegistryClient(reference).digest()
@@ -105,6 +106,8 @@ def _check_tag(reference: Reference) -> None:
 
 
 def _check_engine(image: BuiltImage) -> None:
+    from builder.containers import find_image  # noqa: PLC0415
+
     found = find_image(image.reference).image_id
     if found != image.image_id:
         raise EngineError(
@@ -134,6 +137,9 @@ def _published(reference: Reference, image_id: str) -> str | None:
 
 
 def _push(reference: Reference, tell: Callable[[str], None]) -> str:
+    from builder.containers import engine_errors  # noqa: PLC0415
+    from builder.engine import client  # noqa: PLC0415
+
     with engine_errors(str(reference)):
         events = client().api.push(reference.repository, tag=reference.tag, stream=True, decode=True)
         return follow_push(reference, events, tell)

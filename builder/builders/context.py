@@ -11,13 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import tomli_w
-import trainpack_entrypoint
 
+from builder.builders.contents import entrypoint_files, environments
 from builder.builders.dockerfile import render_dockerfile, site_packages
 from builder.errors import SpecError, TrainpackError
 from builder.oci.tar import Entry
 from builder.plan import TOOLS, VENV, BuildPlan, Distribution
-from builder.wheels.environment import Environment
 
 _YEAR_1980, _TEN_YEARS = 315_532_800, 315_360_000
 
@@ -40,27 +39,6 @@ def stage_context(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def entrypoint_files() -> dict[str, Path]:
-    """The files that `import trainpack_entrypoint` and a script's `import trainpack` need, by name."""
-    package = Path(trainpack_entrypoint.__file__).parent
-    files = {f"trainpack_entrypoint/{path.name}": path for path in sorted(package.glob("*.py"))}
-    return files | {"trainpack.py": package.parent / "trainpack.py"}
-
-
-def entrypoint_hash() -> str:
-    """Hex digest over names and contents of the entrypoint's files."""
-    digest = hashlib.sha256()
-    for name, path in entrypoint_files().items():
-        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def environments(plan: BuildPlan) -> list[Entry]:
-    """The two environments before anything is installed into them: `uv venv` without its scripts."""
-    home = "/usr/local/bin" if plan.base.source == "upstream" else "/usr/bin"
-    return [entry for prefix in (VENV, TOOLS) for entry in Environment(prefix, plan.python).skeleton(home)]
 
 
 def _lay_out(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from builder.bases import base_image
-from builder.builders.context import entrypoint_files, environments
+from builder.builders.contents import entrypoint_files, environments
 from builder.errors import UsageError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
 from builder.oci.image import Addendum, Changes, Image, Layer, append
 from builder.oci.layer import write_layer
 from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPlan, BuiltImage
-from builder.wheels.bytecode import Compiler, Interpreter, find_interpreter
-from builder.wheels.download import Downloads
+from builder.wheels.bytecode import Interpreter, compile_files, find_interpreter
 from builder.wheels.environment import Environment
-from builder.wheels.layers import Group, LayerMaker, group_wheels
+from builder.wheels.layers import Group, Settings, group_wheels, wheel_layers
 
 Say = Callable[[str], None]
 
@@ -82,9 +79,8 @@ class OciBuilder:
             *group_wheels(plan.heavy, plan.light, Environment(VENV, plan.python)),
             Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
         ]
-        downloads = Downloads(self._cache, self._environ, self._say)
-        maker = LayerMaker(self._cache, downloads.fetch, interpreter, self._epoch, self._say)
-        layers = maker.layers(groups)
+        settings = Settings(interpreter, self._epoch, self._environ, self._say)
+        layers = wheel_layers(groups, self._cache, settings)
         return [_addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
 
     def _entrypoint(self, plan: BuildPlan, interpreter: Interpreter | None) -> Addendum:
@@ -98,10 +94,8 @@ class OciBuilder:
             files = [tar.file(place, path) for place, path in paths.items()]
             if not interpreter:
                 return files
-            with ThreadPoolExecutor(os.cpu_count(), "compile") as pool:
-                compiler = Compiler(interpreter, plan.python, pool)
-                made = compiler.compile(paths, lambda place: paths[place].read_bytes())
-                return files + [tar.file(place, content) for place, content in made]
+            made = compile_files(paths, lambda place: paths[place].read_bytes(), plan.python, interpreter)
+            return files + [tar.file(place, content) for place, content in made]
 
         compiled = interpreter.identity if interpreter else None
         key = ["entrypoint", plan.entrypoint_hash, plan.python, compiled]

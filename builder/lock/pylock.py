@@ -11,9 +11,8 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tomli_w
 from packaging.pylock import (
     Package,
     PackageSdist,
@@ -28,13 +27,14 @@ from packaging.version import Version
 from builder.errors import LockError
 from builder.lock.cuda import cuda_version, minimum_driver
 from builder.lock.requirements import Line, Requirements, read_requirements
-from builder.lock.resolve import Resolver, mentions, version_of
 from builder.lock.target import markers, tags
-from builder.lock.torch_builds import FAMILY, fitting
 from builder.plan import Distribution
 from builder.records import Record
 from builder.spec import ImageSpec, TrainingSpec
 from builder.workdir import write_all_atomically
+
+if TYPE_CHECKING:
+    from builder.lock.resolve import Resolver
 
 FILE = "pylock.toml"
 TOOLS_FILE = "pylock.trainpack.toml"
@@ -76,6 +76,10 @@ def lock_project(
         LockError: A requirement does not exist, cannot be resolved or cannot be installed into an image.
         TrainpackError: The index cannot be reached or refuses the credentials.
     """
+    import tomli_w  # noqa: PLC0415  (what is locked already is only read)
+
+    from builder.lock.resolve import Resolver  # noqa: PLC0415
+
     requirements = read_requirements(spec, folder)
     resolver = Resolver(spec.image, folder, glibc=glibc, environ=environ, upgrade=upgrade)
     documents = {
@@ -131,6 +135,8 @@ def _hash(packages: Sequence[Distribution], tools: Sequence[Distribution]) -> st
 def _lock_script(resolver: Resolver, image: ImageSpec, requirements: Requirements) -> dict[str, Any]:
     if image.torch == "auto":
         return resolver.resolve(FILE, requirements)
+    from builder.lock.torch_builds import FAMILY  # noqa: PLC0415
+
     offered = {name: resolver.cpu_builds(name) for name in FAMILY}
     if image.torch == "cuda":
         unwanted = [f"{name}!={version}" for name, versions in offered.items() for version in versions]
@@ -147,6 +153,9 @@ def _lock_cpu_torch(
 
     The one that is locked already goes before the newest.
     """
+    from builder.lock.resolve import mentions  # noqa: PLC0415
+    from builder.lock.torch_builds import FAMILY, fitting  # noqa: PLC0415
+
     declared = next((line for line in requirements.lines if line.name == "torch"), None)
     candidates = fitting(offered["torch"], str(Requirement(declared.text).specifier) if declared else "")
     locked = resolver.locked(FILE, "torch")
@@ -179,6 +188,8 @@ def _cpu_of(
     document: Mapping[str, Any], name: str, offered: Mapping[str, Sequence[Version]]
 ) -> Version | None:
     """The CPU build of the very version of a package that was resolved, where it is another build."""
+    from builder.lock.resolve import version_of  # noqa: PLC0415
+
     resolved = version_of(document, name)
     same = [version for version in offered[name] if resolved and version.public == resolved.public]
     return same[0] if same and same[0] != resolved else None

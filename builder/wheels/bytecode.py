@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from builder.errors import TrainpackError
@@ -91,58 +91,59 @@ def _asked(command: tuple[str, ...], python: str) -> Interpreter | None:
     return Interpreter(identity, command) if identity.startswith(f"cpython-{python}.") else None
 
 
-class Compiler:
-    """Compiles the files of wheels, several processes at once.
+def compile_files(
+    names: Iterable[str], read: Callable[[str], bytes], python: str, interpreter: Interpreter
+) -> list[tuple[str, bytes]]:
+    """As `compile_with`, in processes of its own."""
+    with ThreadPoolExecutor(os.cpu_count(), "compile") as pool:
+        return list(compile_with(pool, names, read, python, interpreter))
 
-    Attributes:
-        identity: What decides the byte code that it makes; part of the key of each layer that holds some.
+
+def compile_with(
+    pool: Executor, names: Iterable[str], read: Callable[[str], bytes], python: str, interpreter: Interpreter
+) -> Iterator[tuple[str, bytes]]:
+    """The byte code of some files, and where it goes, beside them; none for what is not valid Python.
+
+    Args:
+        pool: Waits for the processes that compile, several at once.
+        names: Paths below the image's root.
+        read: Reads one of them; called from one thread, and not long before it is compiled.
+        python: The minor version, `3.11`.
+
+    Raises:
+        TrainpackError: The interpreter fails.
     """
+    ordered = sorted(names)
+    started: deque[tuple[list[str], Future[list[bytes]]]] = deque()
+    for at in range(0, len(ordered), _FILES_PER_PROCESS):
+        part = ordered[at : at + _FILES_PER_PROCESS]
+        sources = [(f"/{name}", read(name)) for name in part]
+        started.append((part, pool.submit(_compiled, sources, interpreter)))
+        if len(started) > (os.cpu_count() or 1):
+            yield from _placed(*started.popleft(), python)
+    while started:
+        yield from _placed(*started.popleft(), python)
 
-    def __init__(self, interpreter: Interpreter, python: str, pool: Executor) -> None:
-        self.identity = interpreter.identity
-        self._interpreter = interpreter
-        self._python = python
-        self._pool = pool
 
-    def compile(self, names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[tuple[str, bytes]]:
-        """The byte code of some files, and where it goes, beside them; none for what is not valid Python.
+def _placed(names: Sequence[str], made: Future[list[bytes]], python: str) -> Iterator[tuple[str, bytes]]:
+    for name, content in zip(names, made.result(), strict=True):
+        if content:
+            yield _cached(name, python), content
 
-        Args:
-            names: Paths below the image's root.
-            read: Reads one of them; called from one thread, and not long before it is compiled.
 
-        Raises:
-            TrainpackError: The interpreter fails.
-        """
-        ordered = sorted(names)
-        parts = [ordered[at : at + _FILES_PER_PROCESS] for at in range(0, len(ordered), _FILES_PER_PROCESS)]
-        started: deque[tuple[list[str], Future[list[bytes]]]] = deque()
-        for part in parts:
-            sources = [(f"/{name}", read(name)) for name in part]
-            started.append((part, self._pool.submit(self._compiled, sources)))
-            if len(started) > (os.cpu_count() or 1):
-                yield from self._placed(*started.popleft())
-        while started:
-            yield from self._placed(*started.popleft())
-
-    def _placed(self, names: Sequence[str], made: Future[list[bytes]]) -> Iterator[tuple[str, bytes]]:
-        for name, content in zip(names, made.result(), strict=True):
-            if content:
-                yield _cached(name, self._python), content
-
-    def _compiled(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        pieces = [len(sources).to_bytes(4, "big")]
-        pieces += [_framed(part) for name, content in sources for part in (name.encode(), content)]
-        command = [*self._interpreter.command, "-s", "-S", "-B", "-W", "ignore", "-c", _COMPILER]
-        done = subprocess.run(
-            command, input=b"".join(pieces), capture_output=True, check=False, env=_environment(), cwd=os.sep
+def _compiled(sources: Sequence[tuple[str, bytes]], interpreter: Interpreter) -> list[bytes]:
+    pieces = [len(sources).to_bytes(4, "big")]
+    pieces += [_framed(part) for name, content in sources for part in (name.encode(), content)]
+    command = [*interpreter.command, "-s", "-S", "-B", "-W", "ignore", "-c", _COMPILER]
+    done = subprocess.run(
+        command, input=b"".join(pieces), capture_output=True, check=False, env=_environment(), cwd=os.sep
+    )
+    if done.returncode != 0:
+        raise TrainpackError(
+            f"{interpreter.identity} ended with {done.returncode} while it compiled",
+            details=tuple(done.stderr.decode(errors="replace").splitlines()[-5:]),
         )
-        if done.returncode != 0:
-            raise TrainpackError(
-                f"{self._interpreter.identity} ended with {done.returncode} while it compiled",
-                details=tuple(done.stderr.decode(errors="replace").splitlines()[-5:]),
-            )
-        return list(_frames(done.stdout))
+    return list(_frames(done.stdout))
 
 
 def _environment() -> dict[str, str]:

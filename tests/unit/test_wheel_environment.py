@@ -9,7 +9,6 @@ import io
 import marshal
 import sys
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,13 @@ from tiny_wheels import parts, write
 from builder.errors import TrainpackError, WheelError
 from builder.oci import tar
 from builder.oci.cache import Cache
+from builder.oci.image import Layer
 from builder.plan import Distribution
 from builder.wheels import bytecode
-from builder.wheels.bytecode import Compiler, Interpreter, find_interpreter
+from builder.wheels.bytecode import Interpreter, compile_files, find_interpreter
 from builder.wheels.download import Downloads
 from builder.wheels.environment import Environment
-from builder.wheels.layers import MOST_HEAVY_LAYERS, Group, LayerMaker, group_wheels, layer_key
+from builder.wheels.layers import MOST_HEAVY_LAYERS, Group, Settings, group_wheels, wheel_layers
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 VENV = Environment("/opt/venv", PYTHON)
@@ -47,25 +47,22 @@ def locked(wheel: Path, name: str = "demo") -> Distribution:
     )
 
 
-class Counted:
-    """Brings wheels, and counts how often it was asked."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._downloads = Downloads(cache, {})
-        self.asked: list[str] = []
-
-    def __call__(self, wheel: Distribution) -> Path:
-        self.asked.append(wheel.name)
-        return self._downloads.fetch(wheel)
+def layers_of(cache: Cache, groups: list[Group], interpreter: Interpreter | None = HOST) -> list[Layer]:
+    return wheel_layers(groups, cache, Settings(interpreter, tar.EPOCH, {}, lambda _: None))
 
 
-def make(
-    cache: Cache, groups: list[Group], interpreter: Interpreter | None = HOST
-) -> tuple[list[str], list[str]]:
+def make(cache: Cache, groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
     """The digests of the groups' layers, and the wheels that were asked for."""
-    fetch = Counted(cache)
-    layers = LayerMaker(cache, fetch, interpreter, tar.EPOCH, lambda _: None).layers(groups)
-    return [layer.digest for layer in layers], sorted(fetch.asked)
+    asked: list[str] = []
+    fetch = Downloads.fetch
+
+    def counted(downloads: Downloads, wheel: Distribution) -> Path:
+        asked.append(wheel.name)
+        return fetch(downloads, wheel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Downloads, "fetch", counted)
+        return [layer.digest for layer in layers_of(cache, groups)], sorted(asked)
 
 
 @pytest.fixture
@@ -105,28 +102,31 @@ def test_an_environment_without_wheels_has_no_layer_of_them() -> None:
 
 def test_the_address_of_a_wheel_is_not_part_of_its_layers_key(wheels: dict[str, Distribution]) -> None:
     elsewhere = wheels["one"].model_copy(update={"url": "https://mirror.example.com/one.whl"})
-    keys = {layer_key(Group("light", (wheel,), VENV), "cpython", 0) for wheel in (wheels["one"], elsewhere)}
+    settings = Settings(HOST, 0, {}, print)
+    keys = {settings.key(Group("light", (wheel,), VENV)) for wheel in (wheels["one"], elsewhere)}
     assert len(keys) == 1
 
 
 def test_layers_are_the_same_with_a_cold_and_a_warm_cache_and_a_kept_one_asks_for_no_wheel(
-    tmp_path: Path, wheels: dict[str, Distribution]
+    tmp_path: Path, wheels: dict[str, Distribution], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [Group("one", (wheels["one"],), VENV), Group("light", (wheels["two"], wheels["three"]), VENV)]
-    cold = make(Cache(tmp_path / "a"), groups)
+    cold = make(Cache(tmp_path / "a"), groups, monkeypatch)
     assert cold[1] == ["one", "three", "two"]
-    assert make(Cache(tmp_path / "a"), groups) == (cold[0], [])
+    assert make(Cache(tmp_path / "a"), groups, monkeypatch) == (cold[0], [])
     turned = [groups[0], Group("light", (wheels["three"], wheels["two"]), VENV)]
-    assert make(Cache(tmp_path / "b"), turned)[0] == cold[0]
+    assert make(Cache(tmp_path / "b"), turned, monkeypatch)[0] == cold[0]
 
 
 def test_a_changed_light_wheel_makes_only_the_light_layer_anew(
-    tmp_path: Path, wheels: dict[str, Distribution]
+    tmp_path: Path, wheels: dict[str, Distribution], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(tmp_path / "cache")
-    before, _ = make(cache, [Group("one", (wheels["one"],), VENV), Group("light", (wheels["two"],), VENV)])
+    before, _ = make(
+        cache, [Group("one", (wheels["one"],), VENV), Group("light", (wheels["two"],), VENV)], monkeypatch
+    )
     light = Group("light", (wheels["two"], wheels["three"]), VENV)
-    after, asked = make(cache, [Group("one", (wheels["one"],), VENV), light])
+    after, asked = make(cache, [Group("one", (wheels["one"],), VENV), light], monkeypatch)
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert asked == ["three", "two"]
@@ -137,8 +137,7 @@ def test_byte_code_lies_beside_its_source_and_is_never_checked_against_it(
 ) -> None:
     cache = Cache(tmp_path / "cache")
     group = [Group("light", (wheels["one"], wheels["two"]), VENV)]
-    make(cache, group)
-    layer = LayerMaker(cache, Counted(cache), HOST, tar.EPOCH, lambda _: None).layers(group)[0]
+    (layer,) = layers_of(cache, group)
     with layer.open() as file:
         content = gzip.decompress(file.read())
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
@@ -158,16 +157,14 @@ def test_without_an_interpreter_there_is_no_byte_code(
 ) -> None:
     cache = Cache(tmp_path / "cache")
     group = [Group("one", (wheels["one"],), VENV)]
-    make(cache, group, interpreter=None)
-    layer = LayerMaker(cache, Counted(cache), None, tar.EPOCH, lambda _: None).layers(group)[0]
+    (layer,) = layers_of(cache, group, interpreter=None)
     with layer.open() as file:
         assert b".pyc" not in gzip.decompress(file.read())
 
 
 def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
     assert HOST is not None
-    with ThreadPoolExecutor(2) as pool:
-        return dict(Compiler(HOST, PYTHON, pool).compile(sources, sources.__getitem__))
+    return dict(compile_files(sources, sources.__getitem__, PYTHON, HOST))
 
 
 def test_byte_code_depends_on_its_sources_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -200,10 +197,8 @@ def test_what_is_no_python_of_this_version_has_no_byte_code() -> None:
 
 
 def test_an_interpreter_that_fails_is_named() -> None:
-    with ThreadPoolExecutor(1) as pool, pytest.raises(TrainpackError, match="cpython-0 ended with 1"):
-        list(
-            Compiler(Interpreter("cpython-0", ("false",)), PYTHON, pool).compile(SOURCES, SOURCES.__getitem__)
-        )
+    with pytest.raises(TrainpackError, match="cpython-0 ended with 1"):
+        compile_files(SOURCES, SOURCES.__getitem__, PYTHON, Interpreter("cpython-0", ("false",)))
 
 
 def test_no_interpreter_of_another_minor_version_is_taken() -> None:
@@ -215,4 +210,4 @@ def test_a_wheel_that_is_not_there_ends_the_build_and_names_it(
 ) -> None:
     gone = wheels["one"].model_copy(update={"url": "file:///nowhere/one.whl"})
     with pytest.raises(WheelError, match=r"/nowhere/one\.whl"):
-        make(Cache(tmp_path / "cache"), [Group("one", (gone,), VENV)])
+        layers_of(Cache(tmp_path / "cache"), [Group("one", (gone,), VENV)])
