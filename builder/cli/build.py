@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from builder.oci.image import Image
 from builder.plan import BuildPlan, BuiltImage
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
-from builder.workdir import remember_build, remember_plan, remember_push
+from builder.spec import FILE
+from builder.watch import Watch
+from builder.workdir import remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
     from builder.builders.progress import Events, Step
@@ -60,17 +63,24 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
+    if (folder / FILE).is_file():
+        workdir(folder)  # early, since a folder that has just changed is not trusted to stay as it is
     if ensure_lock(folder, os.environ, update=update_lock):
         note("resolved the requirements to pylock.toml")
     ensure_base(folder, note)
+    watch = Watch.start(folder)
     planned = read_plan(folder, os.environ)
     reference = _reference(planned, tag)
     note(f"building {reference}")
-    if _takes_oci(builder, planned, output):
-        built = _build_oci(planned, folder, reference, output=output, load=load, push=push)
-    else:
+    if not _takes_oci(builder, planned, output):
         built = _build_docker(planned, folder, reference, push=push)
-    result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
+        result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
+        return
+    image, built, engine = _build_oci(planned, folder, reference, output=output, load=load, push=push)
+    told = json.dumps(built.model_dump(mode="json"), indent=2) if as_json else _describe(built)
+    print(told, flush=True)
+    if not (push or output or update_lock):
+        watch.remember(sys.argv[1:], told, image, built, engine)
 
 
 def _reference(planned: BuildPlan, tag: str | None) -> Reference:
@@ -102,7 +112,7 @@ def _build_oci(
     output: str | None,
     load: bool | None,
     push: bool,
-) -> BuiltImage:
+) -> tuple[Image, BuiltImage, dict[str, object] | None]:
     from builder.builders.oci import OciBuilder, built_image  # noqa: PLC0415
     from builder.oci.cache import open_cache  # noqa: PLC0415
 
@@ -112,15 +122,14 @@ def _build_oci(
     built = built_image(planned, image).model_copy(update={"reference": str(reference), "tag": reference.tag})
     if write:
         write(image)
-    if load is not False:
-        _load(image, built, folder, required=bool(load))
+    engine = None if load is False else _load(image, built, folder, required=bool(load))
     _remember(folder, planned, built)
     if push:
         from builder.publish import publish_kept  # noqa: PLC0415
 
         remember_push(folder, publish_kept(image, built, note))
     cache.trim()
-    return built
+    return image, built, engine
 
 
 def _build_docker(planned: BuildPlan, folder: Path, reference: Reference, *, push: bool) -> BuiltImage:
@@ -159,13 +168,17 @@ def _writer(output: str, reference: Reference) -> Callable[[Image], None]:
     raise UsageError(f"{output!r}, expected oci:DIR or archive:FILE", place="--output")
 
 
-def _load(image: Image, built: BuiltImage, folder: Path, *, required: bool) -> None:
+def _load(image: Image, built: BuiltImage, folder: Path, *, required: bool) -> dict[str, object] | None:
+    """Give the image to the engine where there is one; what the next build may ask of that engine."""
     from builder.last_image import engine_answers, load_image  # noqa: PLC0415
+    from builder.watch import engine_socket  # noqa: PLC0415
 
-    if required or engine_answers():
+    loaded = required or engine_answers()
+    if loaded:
         load_image(image, built.reference, folder)
     else:
         note("no engine answers, so the image is in trainpack's cache only; test and run need an engine")
+    return {"socket": engine_socket(), "loaded": loaded}
 
 
 def _progress() -> Callable[[Events], list[Step]]:
