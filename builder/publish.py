@@ -51,13 +51,16 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
 
 
-def publish_kept(image: Image, built: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
+def publish_kept(
+    image: Image, built: BuiltImage, tell: Callable[[str], None], before: PublishedImage | None = None
+) -> PublishedImage:
     """Push an image straight from the cache, without an engine; done already when the registry has it.
 
     Args:
         image: What is pushed, as the oci builder made it.
         built: What it is called.
         tell: Receives one line of progress per layer.
+        before: What was pushed before, whose layers need not be asked for one by one.
 
     Raises:
         UsageError: The tag is missing or is `latest`.
@@ -66,10 +69,11 @@ def publish_kept(image: Image, built: BuiltImage, tell: Callable[[str], None]) -
     reference = parse_reference(built.reference)
     _check_tag(reference)
     digest = _published(reference, image.id)
+    same = before and parse_reference(before.reference).repository == reference.repository
     if digest:
         tell(f"{reference} is in the registry already, with this image id")
     else:
-        digest = push(image, reference, tell=tell).digest
+        digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
     return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
 
 

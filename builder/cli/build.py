@@ -20,7 +20,7 @@ from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
 from builder.watch import Watch
-from builder.workdir import remember_build, remember_plan, remember_push, workdir
+from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
     from builder.builders.progress import Events, Step
@@ -127,7 +127,7 @@ def _build_oci(
     if push:
         from builder.publish import publish_kept  # noqa: PLC0415
 
-        remember_push(folder, publish_kept(image, built, note))
+        remember_push(folder, publish_kept(image, built, note, previous_push(folder)))
     cache.trim()
     return image, built, engine
 

@@ -11,7 +11,7 @@ from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.containers import find_image
 from builder.last_image import kept_image
 from builder.publish import adopt, publish, publish_kept
-from builder.workdir import last_build, remember_build, remember_push
+from builder.workdir import last_build, previous_push, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -38,7 +38,7 @@ def push(
         adopted, published = adopt(built, note)
         remember_build(folder, adopted)
     elif not image and (kept := kept_image(folder, built, os.environ)):
-        published = publish_kept(kept, built, note)
+        published = publish_kept(kept, built, note, previous_push(folder))
     else:
         published = publish(built, note)
     remember_push(folder, published)
