@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -138,6 +138,12 @@ class BuildPlan(Record):
     def reference(self) -> Reference:
         """Where the image goes."""
         return Reference(self.name, self.tag)
+
+
+def index_tag(plans: Sequence[BuildPlan]) -> str:
+    """The tag of the plans of several platforms: moved by none of them alone."""
+    every = "\n".join(sorted(plan.hash for plan in plans))
+    return f"{plans[0].version}-{hashlib.sha256(every.encode()).hexdigest()[:12]}"
 
 
 class BuiltImage(Record):

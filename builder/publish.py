@@ -14,7 +14,7 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
-from builder.oci.image import Image
+from builder.oci.image import Image, Index
 from builder.oci.remote.pull import RegistryClient
 from builder.oci.remote.push import push
 from builder.plan import BuiltImage, PublishedImage
@@ -75,6 +75,27 @@ def publish_kept(
     else:
         digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
     return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
+
+
+def publish_index(index: Index, reference: Reference, tell: Callable[[str], None]) -> str:
+    """Push the images of several platforms under one tag; returns the digest of their index.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        RegistryError: The registry refused or failed, or has something else under the tag.
+    """
+    _check_tag(reference)
+    try:
+        found = RegistryClient(reference).digest()
+    except (ImageNotFoundError, RegistryDeniedError):
+        return push(index, reference, tell=tell).digest
+    if found != index.digest:
+        raise RegistryError(
+            f"the registry has {found} under this tag, not {index.digest}; a tag is never moved",
+            place=str(reference),
+        )
+    tell(f"{reference} is in the registry already")
+    return found
 
 
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:

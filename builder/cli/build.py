@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +14,8 @@ import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.errors import UsageError
-from builder.oci.image import Image
-from builder.plan import BuildPlan, BuiltImage
+from builder.oci.image import Image, Index
+from builder.plan import BuildPlan, BuiltImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
@@ -56,6 +56,10 @@ def build(
         str | None,
         typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
     ] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="linux/amd64, linux/arm64, or both with a comma: one index. Default: the spec's."),
+    ] = None,
     tag: Annotated[
         str | None,
         typer.Option(help="TAG or REPOSITORY:TAG in place of the version and the plan's hash."),
@@ -65,11 +69,17 @@ def build(
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
     if (folder / FILE).is_file():
         workdir(folder)  # early, since a folder that has just changed is not trusted to stay as it is
-    if ensure_lock(folder, os.environ, update=update_lock):
-        note("resolved the requirements to pylock.toml")
-    ensure_base(folder, note)
+    platforms = list(dict.fromkeys(platform.split(","))) if platform else [None]
+    for each in platforms:
+        if ensure_lock(folder, os.environ, update=update_lock, platform=each):
+            note(f"resolved the requirements{f' for {each}' if each else ''}")
+        ensure_base(folder, note, each)
     watch = Watch.start(folder)
-    planned = read_plan(folder, os.environ)
+    plans = [read_plan(folder, os.environ, each) for each in platforms]
+    if len(plans) > 1:
+        _build_index(plans, folder, tag, output=output, push=push, as_json=as_json)
+        return
+    (planned,) = plans
     reference = _reference(planned, tag)
     note(f"building {reference}")
     if not _takes_oci(builder, planned, output):
@@ -79,7 +89,7 @@ def build(
     image, built, engine = _build_oci(planned, folder, reference, output=output, load=load, push=push)
     told = json.dumps(built.model_dump(mode="json"), indent=2) if as_json else _describe(built)
     print(told, flush=True)
-    if not (push or output or update_lock):
+    if not (push or output or update_lock or platform):
         watch.remember(sys.argv[1:], told, image, built, engine)
 
 
@@ -132,6 +142,41 @@ def _build_oci(
     return image, built, engine
 
 
+def _build_index(
+    plans: Sequence[BuildPlan],
+    folder: Path,
+    tag: str | None,
+    *,
+    output: str | None,
+    push: bool,
+    as_json: bool,
+) -> None:
+    """Images for several platforms under one tag; an engine holds one platform only, so none is asked."""
+    from builder.builders.oci import OciBuilder  # noqa: PLC0415
+    from builder.oci.cache import open_cache  # noqa: PLC0415
+
+    if not (push or output):
+        raise UsageError(
+            "images for several platforms go to a registry or a file", remedy="add --push or --output"
+        )
+    reference = _reference(plans[0], tag or index_tag(plans))
+    write = _writer(output, reference) if output else None
+    note(f"building {reference} for {' and '.join(each.platform for each in plans)}")
+    cache = open_cache()
+    index = Index(tuple(OciBuilder(cache, os.environ, note).image(each, folder) for each in plans))
+    if write:
+        write(index)
+    if push:
+        from builder.publish import publish_index  # noqa: PLC0415
+
+        publish_index(index, reference, note)
+    cache.trim()
+    images = {image.platform: image.digest for image in index.images}
+    data = {"reference": str(reference), "digest": index.digest, "images": images}
+    rows = [("reference", str(reference)), ("digest", index.digest), *images.items()]
+    result(data, as_json=as_json, text=lambda: table(rows))
+
+
 def _build_docker(planned: BuildPlan, folder: Path, reference: Reference, *, push: bool) -> BuiltImage:
     from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)
 
@@ -156,7 +201,7 @@ def _remember(folder: Path, planned: BuildPlan, built: BuiltImage) -> None:
     remember_build(folder, built)
 
 
-def _writer(output: str, reference: Reference) -> Callable[[Image], None]:
+def _writer(output: str, reference: Reference) -> Callable[[Image | Index], None]:
     from builder.oci.archive import write_archive  # noqa: PLC0415
     from builder.oci.layout import write_layout  # noqa: PLC0415
 
