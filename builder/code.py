@@ -43,9 +43,22 @@ def read_code(folder: Path, exclude: Sequence[str] = (), data: Sequence[str] = (
     Raises:
         SpecError: A file cannot be read, or its name is not UTF-8.
     """
-    walk = _Walk(folder, GitIgnoreSpec.from_lines([*exclude, *(f"/{path}" for path in data)]))
-    files = sorted(walk.files(folder, ()), key=lambda file: file.path)
+    walk = _walk(folder, exclude, data)
+    files = sorted((_code_file(folder, path) for path in walk.files(folder, ())), key=lambda file: file.path)
     return CodeTree(files=tuple(files), skipped=walk.skipped)
+
+
+def code_paths(folder: Path, exclude: Sequence[str] = (), data: Sequence[str] = ()) -> list[Path]:
+    """The files of the code, the folders that were searched for them, and the files that left others out."""
+    walk = _walk(folder, exclude, data)
+    files = list(walk.files(folder, ()))
+    ignores = [place / name for place in walk.folders for name in IGNORE_FILES]
+    environments = [place / "pyvenv.cfg" for place in walk.environments]
+    return [*files, *walk.folders, *ignores, *environments]
+
+
+def _walk(folder: Path, exclude: Sequence[str], data: Sequence[str]) -> _Walk:
+    return _Walk(folder, GitIgnoreSpec.from_lines([*exclude, *(f"/{path}" for path in data)]))
 
 
 class _Walk:
@@ -54,8 +67,11 @@ class _Walk:
         self._exclude = exclude
         self._never = GitIgnoreSpec.from_lines(NEVER)
         self.skipped: dict[str, str] = {}
+        self.folders: list[Path] = []
+        self.environments: list[Path] = []
 
-    def files(self, folder: Path, ignores: tuple[tuple[Path, GitIgnoreSpec], ...]) -> Iterator[CodeFile]:
+    def files(self, folder: Path, ignores: tuple[tuple[Path, GitIgnoreSpec], ...]) -> Iterator[Path]:
+        self.folders.append(folder)
         ignores = (*ignores, *_ignore_specs(folder))
         for entry in sorted(_entries(folder), key=lambda entry: entry.name):
             path = Path(entry.path)
@@ -63,10 +79,12 @@ class _Walk:
             if self._is_ignored(path, is_folder, ignores):
                 continue
             if is_folder:
-                if not (path / "pyvenv.cfg").exists():
+                if (path / "pyvenv.cfg").exists():
+                    self.environments.append(path)
+                else:
                     yield from self.files(path, ignores)
             elif self._can_be_carried(entry):
-                yield _code_file(self._folder, path)
+                yield path
 
     def _is_ignored(self, path: Path, is_folder: bool, ignores: Sequence[tuple[Path, GitIgnoreSpec]]) -> bool:
         slash = "/" if is_folder else ""

@@ -20,6 +20,7 @@ from docker.types import Ulimit
 from builder.engine import client
 from builder.errors import EngineError
 from builder.plan import LABEL, BuiltImage
+from builder.reference import Reference
 
 WORKSPACE = "/workspace"
 INPUTS = "/mnt/trainpack"
@@ -62,6 +63,24 @@ def find_image(reference: str) -> BuiltImage:
         size=image.attrs["Size"],
         layers=tuple(image.attrs["RootFS"].get("Layers") or ()),
     )
+
+
+def has_image(reference: str) -> bool:
+    """Whether the engine has an image under a reference or an image id."""
+    with engine_errors(reference), suppress(ImageNotFound):
+        client().images.get(reference)
+        return True
+    return False
+
+
+def tag_image(image_id: str, reference: Reference) -> None:
+    """Give an image of the engine another name.
+
+    Raises:
+        EngineError: The engine has no such image, or failed.
+    """
+    with engine_errors(str(reference)):
+        client().images.get(image_id).tag(reference.repository, tag=reference.tag)
 
 
 def repo_digest(digests: Iterable[str], repository: str) -> str | None:

@@ -75,6 +75,10 @@ class LayerError(TrainpackError):
     """A file cannot go into a layer: its name, its kind or its mode, or it changed while it was read."""
 
 
+class WheelError(TrainpackError):
+    """A wheel is corrupt or hostile, is not the one that the lock names, or cannot be installed."""
+
+
 class BlobError(TrainpackError):
     """A blob is not there any more, or its bytes are not those of its digest; making it again helps."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -25,7 +25,9 @@ LABEL = "io.trainpack"
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 VENV = "/opt/venv"
-HEAVY_BYTES = 20_000_000
+TOOLS = "/opt/trainpack"
+# Of the wheel. Lower, and images have needless layers; higher, and a light change moves much.
+HEAVY_BYTES = 5_000_000
 USER = "1000:1000"
 WORKDIR = "/workspace"
 _PATH = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -93,6 +95,7 @@ class BuildPlan(Record):
         heavy, light: The script's wheels, in `/opt/venv`: one layer for those over `HEAVY_BYTES`, one for
             the rest, so that a changed light dependency does not move torch.
         tools: The wheels of the entrypoint's own environment, `/opt/trainpack`.
+        bytecode: Whether wheels are compiled: faster imports for a larger image.
         entrypoint_hash: Hex digest of the entrypoint package's files.
         manifest: The baked `image.json`.
         env: The image's environment, beyond the base's.
@@ -108,6 +111,7 @@ class BuildPlan(Record):
     heavy: tuple[Distribution, ...]
     light: tuple[Distribution, ...]
     tools: tuple[Distribution, ...]
+    bytecode: bool
     lock_hash: str
     entrypoint_hash: str
     code: tuple[CodeFile, ...]
@@ -135,6 +139,12 @@ class BuildPlan(Record):
     def reference(self) -> Reference:
         """Where the image goes."""
         return Reference(self.name, self.tag)
+
+
+def index_tag(plans: Sequence[BuildPlan]) -> str:
+    """The tag of the plans of several platforms: moved by none of them alone."""
+    every = "\n".join(sorted(plan.hash for plan in plans))
+    return f"{plans[0].version}-{hashlib.sha256(every.encode()).hexdigest()[:12]}"
 
 
 class BuiltImage(Record):
@@ -200,6 +210,7 @@ def make_plan(spec: TrainingSpec, inputs: Inputs) -> BuildPlan:
         heavy=heavy,
         light=light,
         tools=inputs.tools,
+        bytecode=spec.image.bytecode,
         lock_hash=inputs.lock_hash,
         entrypoint_hash=inputs.entrypoint_hash,
         code=inputs.code,

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from builder.containers import engine_errors, find_image
-from builder.engine import client
 from builder.errors import (
     EngineError,
     ImageNotFoundError,
@@ -16,7 +14,9 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
+from builder.oci.image import Image, Index
 from builder.oci.remote.pull import RegistryClient
+from builder.oci.remote.push import push
 from builder.plan import BuiltImage, PublishedImage
 from builder.reference import Reference, parse_reference
 
@@ -51,6 +51,53 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
 
 
+def publish_kept(
+    image: Image, built: BuiltImage, tell: Callable[[str], None], before: PublishedImage | None = None
+) -> PublishedImage:
+    """Push an image straight from the cache, without an engine; done already when the registry has it.
+
+    Args:
+        image: What is pushed, as the oci builder made it.
+        built: What it is called.
+        tell: Receives one line of progress per layer.
+        before: What was pushed before, whose layers need not be asked for one by one.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        RegistryError: The registry refused or failed, or has another image under the tag.
+    """
+    reference = parse_reference(built.reference)
+    _check_tag(reference)
+    digest = _published(reference, image.id)
+    same = before and parse_reference(before.reference).repository == reference.repository
+    if digest:
+        tell(f"{reference} is in the registry already, with this image id")
+    else:
+        digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
+    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
+
+
+def publish_index(index: Index, reference: Reference, tell: Callable[[str], None]) -> str:
+    """Push the images of several platforms under one tag; returns the digest of their index.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        RegistryError: The registry refused or failed, or has something else under the tag.
+    """
+    _check_tag(reference)
+    try:
+        found = RegistryClient(reference).digest()
+    except (ImageNotFoundError, RegistryDeniedError):
+        return push(index, reference, tell=tell).digest
+    if found != index.digest:
+        raise RegistryError(
+            f"the registry has {found} under this tag, not {index.digest}; a tag is never moved",
+            place=str(reference),
+        )
+    tell(f"{reference} is in the registry already")
+    return found
+
+
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:
     """Take the image that the registry already has under this tag in place of the engine's own.
 
@@ -61,6 +108,9 @@ def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, P
         EngineError: The engine could not pull it.
         RegistryError: The registry has nothing under the tag, or failed.
     """
+    from builder.containers import engine_errors, find_image  # noqa: PLC0415  (an image of the cache needs none)
+    from builder.engine import client  # noqa: PLC0415
+
     reference = parse_reference(image.reference)
     _check_tag(reference)
     digest = RegistryClient(reference).digest()
@@ -81,6 +131,8 @@ def _check_tag(reference: Reference) -> None:
 
 
 def _check_engine(image: BuiltImage) -> None:
+    from builder.containers import find_image  # noqa: PLC0415
+
     found = find_image(image.reference).image_id
     if found != image.image_id:
         raise EngineError(
@@ -110,6 +162,9 @@ def _published(reference: Reference, image_id: str) -> str | None:
 
 
 def _push(reference: Reference, tell: Callable[[str], None]) -> str:
+    from builder.containers import engine_errors  # noqa: PLC0415
+    from builder.engine import client  # noqa: PLC0415
+
     with engine_errors(str(reference)):
         events = client().api.push(reference.repository, tag=reference.tag, stream=True, decode=True)
         return follow_push(reference, events, tell)

@@ -195,14 +195,17 @@ def _build_once(folder: Path, shared: Path) -> str:
 
 def _build(folder: Path) -> dict[str, str | None]:
     from builder.builders.progress import tell  # noqa: PLC0415
+    from builder.building import BuildRequest, build_project  # noqa: PLC0415
     from builder.errors import EngineUnavailableError, TrainpackError  # noqa: PLC0415
-    from builder.project import build_project  # noqa: PLC0415
+    from builder.last_image import engine_image  # noqa: PLC0415
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
     try:
-        image = build_project(folder, os.environ, follow=lambda events: tell(events, say), say=say)
+        request = BuildRequest(load=True)
+        build_project(folder, os.environ, request, follow=lambda events: tell(events, say), say=say)
+        image = engine_image(folder, os.environ, say)
     except EngineUnavailableError:
         raise
     except TrainpackError as error:

@@ -15,6 +15,7 @@ from builder.plan import BuildPlan, BuiltImage, PublishedImage
 NAME = ".trainpack"
 LAST_BUILD = "last-build.json"
 LAST_PLAN = "last-plan.json"
+LAST_PUSH = "last-push.json"
 
 
 def workdir(folder: Path) -> Path:
@@ -90,7 +91,17 @@ def remember_push(folder: Path, image: PublishedImage) -> None:
     """Keep what digest this image id got in which registry."""
     pushed = workdir(folder) / "published"
     pushed.mkdir(exist_ok=True)
-    write_atomically(pushed / f"{_hex(image.image_id)}.json", image.model_dump_json(indent=2) + "\n")
+    text = image.model_dump_json(indent=2) + "\n"
+    write_atomically(pushed / f"{_hex(image.image_id)}.json", text)
+    write_atomically(folder / NAME / LAST_PUSH, text)
+
+
+def previous_push(folder: Path) -> PublishedImage | None:
+    """What was pushed from here last, whatever it was; None when nothing was."""
+    try:
+        return PublishedImage.model_validate_json((folder / NAME / LAST_PUSH).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def last_push(folder: Path, image_id: str) -> PublishedImage | None:

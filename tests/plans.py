@@ -61,7 +61,7 @@ def inputs(*, cuda: bool = False) -> Inputs:
         ),
         packages=(
             *heavy,
-            distribution("numpy", "2.4.6", 17_000_000),
+            distribution("numpy", "2.4.6", 4_700_000),
             distribution("scipy", "1.17.1", 35_000_000),
         ),
         tools=(distribution("picsellia", "6.37.0", 400_000),),

@@ -15,12 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
-
 from builder import apt, tools
 from builder.bases.catalogue import Recipe, find_recipe, upstream_reference
-from builder.builders.buildkit import run_build
-from builder.builders.progress import tell
 from builder.errors import EngineUnavailableError, TrainpackError
 from builder.oci.blobs import Blobs
 from builder.oci.cache import open_cache
@@ -131,6 +127,8 @@ def build_base(
 
 def render_dockerfile(recipe: Recipe, upstream: str) -> str:
     """The Dockerfile of a base on top of an upstream image."""
+    import jinja2  # noqa: PLC0415  (a base that is there is rendered by nobody)
+
     environment = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -225,6 +223,8 @@ def _unpack(recipe: Recipe, say: Say) -> Image:
 
 
 def _build_on_top(recipe: Recipe, say: Say) -> Image:
+    from builder.builders.buildkit import run_build  # noqa: PLC0415
+    from builder.builders.progress import tell  # noqa: PLC0415
     from builder.engine import client  # noqa: PLC0415
     from builder.oci.local_engine import read_engine  # noqa: PLC0415
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import tomli_w
-import trainpack_entrypoint
 
+from builder.builders.contents import entrypoint_files, environments
 from builder.builders.dockerfile import render_dockerfile, site_packages
 from builder.errors import SpecError, TrainpackError
-from builder.plan import VENV, BuildPlan, Distribution
+from builder.oci.tar import Entry
+from builder.plan import TOOLS, VENV, BuildPlan, Distribution
 
 _YEAR_1980, _TEN_YEARS = 315_532_800, 315_360_000
 
@@ -40,29 +41,15 @@ def stage_context(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def entrypoint_files() -> dict[str, Path]:
-    """The files that `import trainpack_entrypoint` and a script's `import trainpack` need, by name."""
-    package = Path(trainpack_entrypoint.__file__).parent
-    folder = package.parent
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(package.rglob("*.py"))}
-    return files | {"trainpack.py": folder / "trainpack.py"}
-
-
-def entrypoint_hash() -> str:
-    """Hex digest over names and contents of the entrypoint's files."""
-    digest = hashlib.sha256()
-    for name, path in entrypoint_files().items():
-        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
 def _lay_out(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None:
     _write(target / "Dockerfile", render_dockerfile(plan).encode())
     _link(uv, target / "bin" / "uv")
+    for entry in environments(plan):
+        _write_entry(target / "environments" / entry.path, entry)
     for group, packages in (("heavy", plan.heavy), ("light", plan.light), ("tools", plan.tools)):
         _write_lock(target / "locks" / group, packages)
     for name, path in entrypoint_files().items():
-        environment = VENV if name == "trainpack.py" else "/opt/trainpack"
+        environment = VENV if name == "trainpack.py" else TOOLS
         _write(
             target / "entrypoint" / _inside(site_packages(environment, plan.python)) / name, path.read_bytes()
         )
@@ -97,6 +84,16 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
     # a clock's would make two builds of the same files differ.
     moment = _YEAR_1980 + int.from_bytes(hashlib.sha256(content).digest()[:8]) % _TEN_YEARS
     os.utime(path, (moment, moment))
+
+
+def _write_entry(path: Path, entry: Entry) -> None:
+    if entry.kind == "folder":
+        path.mkdir(mode=entry.mode, parents=True, exist_ok=True)
+    elif entry.kind == "link":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(entry.target)
+    else:
+        _write(path, bytes(entry.content), entry.mode)
 
 
 def _link(source: Path, target: Path) -> None:

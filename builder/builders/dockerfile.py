@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from builder import __version__
 from builder.errors import SpecError
-from builder.plan import ENTRYPOINT, LABEL, USER, VENV, WORKDIR, BuildPlan
+from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPlan
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -35,6 +35,7 @@ def render_dockerfile(plan: BuildPlan) -> str:
         site_packages=lambda environment: site_packages(environment, plan.python),
         trainpack=__version__,
         venv=VENV,
+        tools=TOOLS,
         user=USER,
         workdir=WORKDIR,
         entrypoint=list(ENTRYPOINT),

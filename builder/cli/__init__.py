@@ -46,6 +46,12 @@ def main() -> NoReturn:
         sys.exit(0)
     if arguments[:2] == ["models", "list"] and set(arguments[2:]) <= {"local", "--json"}:
         _list_local_versions(as_json="--json" in arguments)
+    if arguments[0] == "build":
+        from builder.unchanged import told_before  # noqa: PLC0415
+
+        if (told := told_before(arguments)) is not None:
+            print(told)
+            sys.exit(0)
     from builder.cli.dispatch import run  # noqa: PLC0415  (typer takes most of a start)
 
     sys.exit(run(arguments))

@@ -2,47 +2,99 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.builders.buildkit import Follow
-from builder.builders.progress import tell, watch
+from builder.building import BuildRequest, Follow, build_index, build_project
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.plan import BuiltImage
-from builder.project import build_project
-from builder.publish import publish
-from builder.workdir import remember_push
+
+if TYPE_CHECKING:
+    from builder.builders.progress import Events
 
 app = typer.Typer(rich_markup_mode=None)
+
+
+class BuilderName(StrEnum):
+    """What `--builder` takes."""
+
+    AUTO = "auto"
+    OCI = "oci"
+    DOCKER = "docker"
 
 
 @app.command(epilog="Example: trainpack build --push")
 def build(
     folder: FolderOption = HERE,
+    *,
+    builder: Annotated[
+        BuilderName,
+        typer.Option(help="oci needs no engine; docker runs a Dockerfile; auto takes oci where it can."),
+    ] = BuilderName.AUTO,
     update_lock: Annotated[
         bool, typer.Option("--update-lock", help="Resolve the requirements anew before the build.")
     ] = False,
     push: Annotated[bool, typer.Option("--push", help="Publish the image once it is built.")] = False,
+    load: Annotated[
+        bool | None,
+        typer.Option("--load/--no-load", help="Give the image to the engine. Default: where one answers."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
+    ] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="linux/amd64, linux/arm64, or both with a comma: one index. Default: the spec's."),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(help="TAG or REPOSITORY:TAG in place of the version and the plan's hash."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
-    image = build_project(folder, os.environ, follow=_progress(), say=note, update_lock=update_lock)
-    digest = None
-    if push:
-        published = publish(image, note)
-        remember_push(folder, published)
-        digest = published.digest
-    data = image.model_copy(update={"digest": digest})
-    result(data.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(data))
+    request = BuildRequest(
+        builder=builder.value,
+        update_lock=update_lock,
+        push=push,
+        load=load,
+        output=output,
+        platforms=tuple(platform.split(",")) if platform else (),
+        tag=tag,
+    )
+    if len(set(request.platforms)) > 1:
+        index = build_index(folder, os.environ, request, say=note)
+        result(index, as_json=as_json, text=lambda: _describe_index(index))
+        return
+    made = build_project(folder, os.environ, request, follow=_progress(), say=note)
+    told = json.dumps(made.built.model_dump(mode="json"), indent=2) if as_json else _describe(made.built)
+    print(told, flush=True)
+    if not (push or output or update_lock or platform):
+        made.remember(sys.argv[1:], told)
 
 
 def _progress() -> Follow:
     if sys.stderr.isatty() and not os.environ.get("CI"):
-        return watch
-    return lambda events: tell(events, note)
+        return _watch
+    return _tell
+
+
+def _watch(events: Events) -> Any:
+    from builder.builders.progress import watch  # noqa: PLC0415  (rich, and no build by oci needs it)
+
+    return watch(events)
+
+
+def _tell(events: Events) -> Any:
+    from builder.builders.progress import tell  # noqa: PLC0415
+
+    return tell(events, note)
 
 
 def _describe(image: BuiltImage) -> str:
@@ -52,4 +104,9 @@ def _describe(image: BuiltImage) -> str:
         ("digest", image.digest or "not pushed yet"),
         ("size", f"{image.size / 1e6:.0f} MB in {len(image.layers)} layers"),
     ]
+    return table(rows)
+
+
+def _describe_index(index: dict[str, Any]) -> str:
+    rows = [("reference", index["reference"]), ("digest", index["digest"]), *index["images"].items()]
     return table(rows)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.containers import find_image
-from builder.publish import adopt, publish
-from builder.workdir import last_build, remember_build, remember_push
+from builder.last_image import kept_image
+from builder.publish import adopt, publish, publish_kept
+from builder.workdir import last_build, previous_push, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -35,6 +37,8 @@ def push(
     if take:
         adopted, published = adopt(built, note)
         remember_build(folder, adopted)
+    elif not image and (kept := kept_image(folder, built, os.environ)):
+        published = publish_kept(kept, built, note, previous_push(folder))
     else:
         published = publish(built, note)
     remember_push(folder, published)

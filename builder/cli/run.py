@@ -17,11 +17,12 @@ from typer.core import TyperCommand
 from builder.cli.options import environment, opened, pairs
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result
 from builder.errors import UsageError
+from builder.last_image import engine_image
 from builder.models.names import ExperimentName, VersionName
 from builder.models.records import ModelVersion
 from builder.run import GRACE, RunOutcome, RunRequest, run_container
 from builder.spec import FILE, load_spec
-from builder.workdir import last_build, workdir
+from builder.workdir import workdir
 
 _SCRIPT_ARGUMENTS = "trainpack.script_arguments"
 
@@ -122,7 +123,7 @@ def run(
         with tempfile.TemporaryDirectory(prefix="trainpack-run-") as scratch:
             version, stored = _version(model, Path(scratch))
             request = RunRequest(
-                image=image or last_build(folder).image_id,
+                image=image or engine_image(folder, os.environ, note).image_id,
                 parameters=pairs(parameter, "-p"),
                 arguments=arguments,
                 labelmap=labelmap,

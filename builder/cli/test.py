@@ -17,8 +17,9 @@ from builder.cli.options import pairs
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.containers import find_image
 from builder.errors import TrainpackError, UsageError
+from builder.last_image import engine_image
 from builder.project import read_plan
-from builder.workdir import last_build, last_plan, write_atomically
+from builder.workdir import last_plan, write_atomically
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -49,7 +50,7 @@ def check(
     _check_folders(folders)
     # As Ctrl-C, so that a cancelled CI job leaves no container behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    built = find_image(image or last_build(folder).image_id)
+    built = find_image(image) if image else engine_image(folder, os.environ, note)
     note(f"testing {built.reference}: a probe takes the script's place, the entrypoint is the image's own")
     if changed := changed_since(folder, built.tag):
         note(changed)

@@ -28,16 +28,16 @@ epochs = parser.parse_args().epochs
 Path("metrics.json").write_text(json.dumps({"accuracy": 1 - 0.5 ** epochs}))
 """
 BUILDS = """
-import builder.project
+import builder.building
 
-build = builder.project.build_project
+build = builder.building.build_project
 
 def counted(folder, *given, **options):
     with (folder / "builds.txt").open("a") as file:
         print("built", file=file)
     return build(folder, *given, **options)
 
-builder.project.build_project = counted
+builder.building.build_project = counted
 """
 LEARNS = """
 def test_more_epochs_learn_more(trainpack_run):

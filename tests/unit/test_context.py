@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from plans import SPEC, inputs
 
-from builder.builders.context import entrypoint_files, entrypoint_hash, stage_context
+from builder.builders.contents import entrypoint_files, entrypoint_hash
+from builder.builders.context import stage_context
 from builder.code import read_code
 from builder.errors import SpecError, TrainpackError
 from builder.plan import BuildPlan, Distribution, make_plan

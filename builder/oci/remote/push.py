@@ -16,7 +16,7 @@ import requests
 
 from builder.errors import BlobError, ImageNotFoundError, RegistryError, RegistryUnavailableError, UsageError
 from builder.oci.image import Image, Index, Opener
-from builder.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from builder.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor, digest_of, parse_manifest
 from builder.oci.remote import transport
 from builder.oci.remote.auth import endpoint
 from builder.oci.remote.transport import Body, Transport
@@ -64,6 +64,7 @@ def push(
     reference: Reference,
     mounts: Mapping[str, str] | None = None,
     tell: Tell = lambda _: None,
+    like: str | None = None,
 ) -> Transfer:
     """Push an image, or several of one index, under the reference's tag.
 
@@ -72,6 +73,8 @@ def push(
     Args:
         mounts: Blob digest → repository of the same registry that has it, from `mounts_from`.
         tell: Receives one line of progress per blob.
+        like: Digest of an image that the repository may still have: where it does, it has that one's layers,
+            which are not asked for one by one.
 
     Raises:
         UsageError: The reference has no tag.
@@ -80,7 +83,7 @@ def push(
     """
     if not reference.tag:
         raise UsageError("a push needs a tag", place=str(reference))
-    return _Push(image, reference, mounts or {}, tell).run()
+    return _Push(image, reference, mounts or {}, tell).run(like)
 
 
 def mounts_from(base: Reference, image: Image, target: Reference) -> dict[str, str]:
@@ -107,9 +110,12 @@ class _Push:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def run(self) -> Transfer:
+    def run(self, like: str | None) -> Transfer:
         if not self._is_there(self._image.descriptor, str(self._reference.tag)):
-            self._upload_all(list(_blobs(self._image, self._mounts)))
+            known = self._layers_of(like) if like else frozenset()
+            blobs = list(_blobs(self._image, self._mounts))
+            self._upload_all([blob for blob in blobs if blob.descriptor.digest not in known])
+            self._counts["existing"] += sum(blob.descriptor.digest in known for blob in blobs)
             if isinstance(self._image, Index):
                 for image in self._image.images:
                     self._put_manifest(image, image.digest)
@@ -123,6 +129,18 @@ class _Push:
             "HEAD", f"manifests/{tag}", headers=accept, accept=(200, 401, 403, 404)
         )
         return answer.status_code == 200 and answer.headers.get("Docker-Content-Digest") == top.digest
+
+    def _layers_of(self, digest: str) -> frozenset[str]:
+        """The layers of an image of the repository, none where it has no such image any more."""
+        accept = {"Accept": ", ".join(MANIFEST_TYPES)}
+        answer = self._transport.request(
+            "GET", f"manifests/{digest}", headers=accept, accept=(200, 401, 403, 404)
+        )
+        if answer.status_code != 200 or digest_of(answer.content) != digest:
+            return frozenset()
+        with self._transport.format_errors():
+            manifest = parse_manifest(answer.content, str(self._reference))
+        return frozenset(layer.digest for layer in manifest.layers)
 
     def _upload_all(self, blobs: list[_Blob]) -> None:
         workers = min(UPLOADS_AT_ONCE, len(blobs))

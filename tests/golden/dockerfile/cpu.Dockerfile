@@ -5,9 +5,8 @@ FROM trainpack-base:cpu-py3.11-0123456789ab
 
 USER 0
 
-# the script's environment
-RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
-    /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+# Python environments
+COPY environments/ /
 
 # heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
@@ -44,7 +43,6 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
     /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
     --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
     rm -f /opt/trainpack/.lock
@@ -70,7 +68,7 @@ LABEL io.trainpack.base="cpu" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="fac6138dcf54c59fb568cc0eb704e5def809c4cf35332e1709653b682736592e"
+      io.trainpack.plan="c2f65840c345c98e7665dc1753ee208f6044311bcccd5e153289f37b329048a2"
 
 # code and manifest
 COPY app/ /

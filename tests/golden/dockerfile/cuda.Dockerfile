@@ -5,9 +5,8 @@ FROM trainpack-base:cuda-py3.11-0123456789ab
 
 USER 0
 
-# the script's environment
-RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
-    /run/trainpack/uv venv --no-config --no-cache --quiet --python python3 /opt/venv
+# Python environments
+COPY environments/ /
 
 # heavy wheels
 RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
@@ -44,7 +43,6 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv venv --no-config --quiet --python python3 /opt/trainpack && \
     /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
     --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
     rm -f /opt/trainpack/.lock
@@ -73,7 +71,7 @@ LABEL io.trainpack.base="cuda" \
       org.opencontainers.image.revision="ffffffffffffffffffffffffffffffffffffffff" \
       org.opencontainers.image.title="pedestrian" \
       org.opencontainers.image.version="1.2.0" \
-      io.trainpack.plan="17f8e8f6b6be2e0f271896aa55ce0d71dddad92f50101d2ae6b052eda4e87919"
+      io.trainpack.plan="3d4ff83f22dd9932a2c2f4959c01f084bd8243cc5486b306ebdd262fd5ba82d8"
 
 # code and manifest
 COPY app/ /

@@ -1,0 +1,161 @@
+"""The oci builder: assembles the image itself, without an engine, and makes only the layers that changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from builder.bases import base_image
+from builder.builders.contents import entrypoint_files, environments
+from builder.errors import UsageError
+from builder.oci import tar
+from builder.oci.cache import Cache, cache_key
+from builder.oci.image import Addendum, Changes, Image, Layer, append
+from builder.oci.layer import write_layer
+from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPlan, BuiltImage
+from builder.wheels.bytecode import Interpreter, compile_files, find_interpreter
+from builder.wheels.environment import Environment
+from builder.wheels.layers import Group, Settings, group_wheels, wheel_layers
+
+Say = Callable[[str], None]
+
+
+class OciBuilder:
+    """Builds without an engine.
+
+    Args:
+        cache: Where wheels, layers and images are kept.
+        environ: Where index, CA and proxy settings, and SOURCE_DATE_EPOCH, come from.
+        say: Is told each line of progress.
+    """
+
+    def __init__(self, cache: Cache, environ: Mapping[str, str], say: Say) -> None:
+        self._cache = cache
+        self._environ = environ
+        self._say = say
+        self._epoch = tar.source_epoch(environ)
+
+    def build(self, plan: BuildPlan, folder: Path) -> BuiltImage:
+        """Build the plan's image into the cache; see `builder.builders.Builder`.
+
+        Raises:
+            UsageError: The plan needs what only an engine can do.
+            WheelError: A wheel cannot be had or installed.
+            LayerError: A file of the project changed or vanished since the plan was made.
+        """
+        return built_image(plan, self.image(plan, folder))
+
+    def image(self, plan: BuildPlan, folder: Path) -> Image:
+        """The plan's image as a value, its layers in the cache; and the errors of `build`."""
+        if reason := why_not(plan):
+            raise UsageError(f"the oci builder cannot: {reason}", remedy="use --builder docker")
+        interpreter = self._interpreter(plan)
+        additions = [
+            self._environments(plan),
+            *self._wheels(plan, interpreter),
+            self._entrypoint(plan, interpreter),
+            self._code(plan, folder),
+        ]
+        return append(base_image(plan.base), additions, changes(plan), self._epoch)
+
+    def _interpreter(self, plan: BuildPlan) -> Interpreter | None:
+        if not plan.bytecode:
+            return None
+        found = find_interpreter(plan.python, plan.base.reference)
+        if not found:
+            self._say(
+                "no byte code in the image, so that its imports are slower: "
+                f"neither this machine nor an engine has a Python {plan.python} to compile it with"
+            )
+        return found
+
+    def _environments(self, plan: BuildPlan) -> Addendum:
+        key = ["environments", plan.python, plan.base.source]
+        return self._layer("Python environments", key, lambda: environments(plan))
+
+    def _wheels(self, plan: BuildPlan, interpreter: Interpreter | None) -> list[Addendum]:
+        groups = [
+            *group_wheels(plan.heavy, plan.light, Environment(VENV, plan.python)),
+            Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
+        ]
+        settings = Settings(interpreter, self._epoch, self._environ, self._say)
+        layers = wheel_layers(groups, self._cache, settings)
+        return [_addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
+
+    def _entrypoint(self, plan: BuildPlan, interpreter: Interpreter | None) -> Addendum:
+        venv, tools = (Environment(prefix, plan.python).site_packages for prefix in (VENV, TOOLS))
+        paths = {
+            f"{venv if name == 'trainpack.py' else tools}/{name}": path
+            for name, path in entrypoint_files().items()
+        }
+
+        def entries() -> list[tar.Entry]:
+            files = [tar.file(place, path) for place, path in paths.items()]
+            if not interpreter:
+                return files
+            made = compile_files(paths, lambda place: paths[place].read_bytes(), plan.python, interpreter)
+            return files + [tar.file(place, content) for place, content in made]
+
+        compiled = interpreter.identity if interpreter else None
+        key = ["entrypoint", plan.entrypoint_hash, plan.python, compiled]
+        return self._layer("the entrypoint", key, entries)
+
+    def _code(self, plan: BuildPlan, folder: Path) -> Addendum:
+        manifest = json.dumps(plan.manifest, indent=2, sort_keys=True) + "\n"
+        key = ["code", [file.model_dump() for file in plan.code], manifest]
+
+        def entries() -> list[tar.Entry]:
+            files = [
+                tar.file(
+                    f"opt/app/{file.path}", folder / file.path, file.mode, size=file.size, sha256=file.sha256
+                )
+                for file in plan.code
+            ]
+            return [*files, tar.file("opt/trainpack/image.json", manifest.encode())]
+
+        return self._layer("code and manifest", key, entries)
+
+    def _layer(self, title: str, key: Sequence[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
+        blobs, epoch = self._cache.blobs, self._epoch
+        layer = self._cache.layer(cache_key(*key, epoch), lambda: write_layer(entries(), blobs, epoch))
+        return _addendum(layer, title)
+
+
+def why_not(plan: BuildPlan) -> str | None:
+    """Why a plan needs the docker builder; None where it does not."""
+    sources = [
+        wheel.name for wheel in (*plan.heavy, *plan.light, *plan.tools) if not wheel.filename.endswith(".whl")
+    ]
+    return (
+        f"{', '.join(sources)} must be built from source, and the image has no wheel of it"
+        if sources
+        else None
+    )
+
+
+def changes(plan: BuildPlan) -> Changes:
+    """What the plan's image changes in the config of its base: what the Dockerfile says after its steps."""
+    return Changes(
+        env=plan.env,
+        labels=plan.labels | {f"{LABEL}.plan": plan.hash},
+        user=USER,
+        workdir=WORKDIR,
+        entrypoint=ENTRYPOINT,
+    )
+
+
+def built_image(plan: BuildPlan, image: Image) -> BuiltImage:
+    """What was built, as the other stages know it."""
+    return BuiltImage(
+        reference=str(plan.reference),
+        image_id=image.id,
+        digest=image.digest,
+        tag=plan.tag,
+        size=sum(layer.unpacked or layer.size for layer in image.layers),
+        layers=tuple(layer.diff_id for layer in image.layers),
+    )
+
+
+def _addendum(layer: Layer, title: str) -> Addendum:
+    return Addendum(layer, f"trainpack: {title}")

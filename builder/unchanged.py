@@ -1,0 +1,118 @@
+"""Whether the last build of a folder still stands, told from file times alone.
+
+A build that changes nothing should cost no more than finding that out, so this imports next to nothing: a
+build writes down what it looked at, with the times that it had before, and what it told. The next build with
+the same arguments compares. Anything that differs, or cannot be compared, means: build.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+FILE = ".trainpack/unchanged.json"
+# Whose modification may fall into the same tick of the file system's clock as the look that was taken at it.
+_TICK_NS = 20_000_000
+# What decides an image, or where things are, beside files.
+_VARIABLES = ("PATH", "HOME", "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "CI")
+_PREFIXES = ("TRAINPACK_", "DOCKER_", "GIT_", "PYTHON")
+
+Status = list[int] | None
+
+
+def told_before(arguments: Sequence[str]) -> str | None:
+    """What the last build told, when a build with these arguments would make and tell the same."""
+    try:
+        folder = _folder(arguments)
+        with open(os.path.join(folder, FILE), encoding="utf-8") as file:  # noqa: PTH118, PTH123  (pathlib costs more than all of this)
+            known = json.load(file)
+        stands = (
+            known["surroundings"] == surroundings(arguments)
+            and all(status(path) == seen for path, seen in known["files"].items())
+            and all(_is_kept(path, size, known["sealed"]) for path, size in known["blobs"].items())
+            and _engine_agrees(known["engine"], known["reference"], known["image_id"])
+        )
+        return str(known["told"]) if stands else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def look(paths: Iterable[str]) -> dict[str, Status]:
+    """The status of files before a build reads them."""
+    return {path: status(path) for path in paths}
+
+
+def is_settled(seen: dict[str, Status], since: int) -> bool:
+    """Whether a later modification of any of these files would show in its times.
+
+    Args:
+        since: When the look began, in nanoseconds.
+    """
+    return all(each is None or max(each[:2]) < since - _TICK_NS for each in seen.values())
+
+
+def status(path: str) -> Status:
+    """What changes when a file does, None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return [found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode]
+
+
+def surroundings(arguments: Sequence[str]) -> list[object]:
+    """Everything beside files that decides what a build does."""
+    variables = sorted(
+        [name, value]
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith(_PREFIXES)
+    )
+    return [sys.version, os.getcwd(), list(arguments), variables]  # noqa: PTH109
+
+
+def _folder(arguments: Sequence[str]) -> str:
+    for option in ("-C", "--folder"):
+        if option in arguments:
+            return arguments[arguments.index(option) + 1]
+    return "."
+
+
+def _is_kept(path: str, size: int, sealed: int) -> bool:
+    """Whether a blob of the cache is there and untouched; marks it as used."""
+    found = os.stat(path)  # noqa: PTH116
+    if found.st_size != size or found.st_mtime_ns != sealed * 10**9:
+        return False
+    os.utime(path, (time.time(), sealed))
+    return True
+
+
+def _engine_agrees(engine: dict[str, str] | None, reference: str, image_id: str) -> bool:
+    """Whether the engine has what the last build loaded; None stands for a build that asked no engine."""
+    if engine is None:
+        return True
+    answer = _ask(engine["socket"], f"/images/{reference}/json")
+    if not engine["loaded"]:
+        return answer is None
+    return answer is not None and json.loads(answer).get("Id") == image_id
+
+
+def _ask(path: str, url: str) -> bytes | None:
+    """The body of an answer of the engine, None where no engine answers."""
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(path)
+        except OSError:
+            return None
+        # HTTP/1.0 ends an answer with the connection: nothing to parse but one empty line.
+        connection.sendall(f"GET {url} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(1 << 16):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return body if b" 200 " in head.partition(b"\r\n")[0] else b"{}"

@@ -1,0 +1,128 @@
+"""What a build of a folder looks at: the files whose times `builder.unchanged` compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import data, unchanged
+from builder.builders.contents import entrypoint_files
+from builder.code import code_paths
+from builder.lock.pylock import FILE as LOCK
+from builder.lock.pylock import TOOLS_FILE
+from builder.oci.blobs import SEALED
+from builder.oci.cache import Cache
+from builder.oci.image import Image
+from builder.plan import BuiltImage
+from builder.spec import FILE as SPEC
+from builder.spec import TrainingSpec, load_spec
+from builder.tools import cache_folder
+from builder.workdir import workdir, write_atomically
+
+_UNIX = "unix://"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A look at all files that a build is about to read."""
+
+    folder: Path
+    began: int
+    seen: dict[str, unchanged.Status]
+    can_tell: bool
+
+    @classmethod
+    def start(cls, folder: Path) -> Watch:
+        """Look, before anything is read."""
+        workdir(folder)
+        began = time.time_ns()
+        spec = load_spec(folder)
+        return cls(folder, began, unchanged.look(_paths(folder, spec)), _is_plain(folder, spec))
+
+    def remember(
+        self,
+        arguments: Sequence[str],
+        told: str,
+        image: Image,
+        built: BuiltImage,
+        engine: dict[str, object] | None,
+    ) -> None:
+        """Write down that a build with these arguments need not be done again while nothing changes."""
+        settled = self.can_tell and unchanged.is_settled(self.seen, self.began)
+        place = self.folder / unchanged.FILE
+        if not settled:
+            place.unlink(missing_ok=True)
+            return
+        cache = Cache(cache_folder() / "oci")
+        blobs = {str(cache.blobs.path(layer.digest)): layer.size for layer in image.layers}
+        modules = unchanged.look(_modules())
+        known = {
+            "surroundings": unchanged.surroundings(arguments),
+            "files": self.seen | modules,
+            "blobs": {path: size for path, size in blobs.items() if Path(path).exists()},
+            "sealed": SEALED,
+            "engine": engine,
+            "reference": built.reference,
+            "image_id": built.image_id,
+            "told": told,
+        }
+        write_atomically(place, json.dumps(known))
+
+
+def engine_socket() -> str | None:
+    """The engine's socket where it is one of this machine, the only kind that is quickly asked."""
+    from builder.engine import endpoint  # noqa: PLC0415
+
+    return endpoint().removeprefix(_UNIX) if endpoint().startswith(_UNIX) else None
+
+
+def _paths(folder: Path, spec: TrainingSpec) -> Iterator[str]:
+    names = {SPEC, LOCK, TOOLS_FILE, "requirements.txt", "pyproject.toml", spec.image.requirements or SPEC}
+    yield from (str(folder / name) for name in sorted(names))
+    yield from map(str, code_paths(folder, spec.image.exclude, tuple(spec.data.values())))
+    yield from _git_paths(folder.resolve())
+    yield str(cache_folder() / "bases" / "index.json")
+    yield from (str(data.base_images() / name) for name in ("catalogue.toml", "Dockerfile.j2"))
+    yield from map(str, entrypoint_files().values())
+
+
+def _git_paths(folder: Path) -> Iterator[str]:
+    """What changes when a commit, a checkout or `git add` does; and where a repository may appear."""
+    for parent in (folder, *folder.parents):
+        repository = parent / ".git"
+        yield str(repository)
+        if repository.is_file():
+            repository = Path(parent, repository.read_text(encoding="utf-8").removeprefix("gitdir:").strip())
+        if repository.is_dir():
+            common = repository.parent.parent if repository.parent.name == "worktrees" else repository
+            head = repository / "HEAD"
+            reference = (
+                head.read_text(encoding="utf-8").strip().removeprefix("ref: ") if head.exists() else ""
+            )
+            files = [head, repository / "index", repository / "logs/HEAD", common / "packed-refs"]
+            yield from map(str, [*files, common / "config", common / reference])
+            return
+
+
+def _modules() -> Iterator[str]:
+    """The code of trainpack that made the image."""
+    for name, module in sorted(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path and name.partition(".")[0] in ("builder", "trainpack_entrypoint", "uv", "zlib_ng"):
+            yield path
+
+
+def _is_plain(folder: Path, spec: TrainingSpec) -> bool:
+    """Whether the requirements are in one file, so that no other one decides them."""
+    for name in (spec.image.requirements, "requirements.txt", "pyproject.toml"):
+        path = folder / name if name else None
+        if path and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            return "dynamic" not in text and not any(
+                line.lstrip().startswith("-") for line in text.splitlines()
+            )
+    return True

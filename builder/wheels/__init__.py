@@ -1,0 +1,1 @@
+"""Wheels into layers: downloaded once, laid out as an installer would, never recompressed."""
