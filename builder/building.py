@@ -13,7 +13,7 @@ from builder.plan import BuildPlan, BuiltImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
-from builder.watch import Watch
+from builder.watch import Build, Watch
 from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
@@ -55,15 +55,22 @@ class Made:
         watch: What the build looked at.
     """
 
+    plan: BuildPlan
     built: BuiltImage
     image: Image | None
     engine: dict[str, object] | None
     watch: Watch
 
-    def remember(self, arguments: Sequence[str], told: str) -> None:
-        """Let a build with these arguments tell the same at once, while nothing changes."""
+    def remember(self, arguments: Sequence[str], told: str, *, as_json: bool, pushed: bool) -> None:
+        """Let a build with these arguments tell the same at once, while nothing changes.
+
+        Args:
+            told: What the command printed, as JSON or not.
+            pushed: Whether the image was published.
+        """
         if self.image:
-            self.watch.remember(arguments, told, self.image, self.built, self.engine)
+            build = Build(arguments, self.plan, self.image, self.built, told, as_json, pushed, self.engine)
+            self.watch.remember(build)
 
 
 def build_project(
@@ -88,7 +95,7 @@ def build_project(
     say(f"building {build.reference}")
     if build.takes_oci():
         return build.oci(watch)
-    return Made(build.docker(follow), None, None, watch)
+    return Made(planned, build.docker(follow), None, None, watch)
 
 
 def build_index(
@@ -194,7 +201,7 @@ class _Build:
             published = publish_kept(image, built, self.say, previous_push(self.folder))
             remember_push(self.folder, published)
         cache.trim()
-        return Made(built, image, engine, watch)
+        return Made(self.planned, built, image, engine, watch)
 
     def docker(self, follow: Follow) -> BuiltImage:
         from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)

@@ -12,7 +12,7 @@ import typer
 
 from builder.building import BuildRequest, Follow, build_index, build_project
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.plan import BuiltImage
+from builder.cli.printing import describe_build
 
 if TYPE_CHECKING:
     from builder.builders.progress import Events
@@ -73,10 +73,11 @@ def build(
         result(index, as_json=as_json, text=lambda: _describe_index(index))
         return
     made = build_project(folder, os.environ, request, follow=_progress(), say=note)
-    told = json.dumps(made.built.model_dump(mode="json"), indent=2) if as_json else _describe(made.built)
+    data = made.built.model_dump(mode="json")
+    told = json.dumps(data, indent=2) if as_json else describe_build(data)
     print(told, flush=True)
-    if not (push or output or update_lock or platform):
-        made.remember(sys.argv[1:], told)
+    if not (output or update_lock or platform or tag):
+        made.remember(sys.argv[1:], told, as_json=as_json, pushed=push)
 
 
 def _progress() -> Follow:
@@ -95,16 +96,6 @@ def _tell(events: Events) -> Any:
     from builder.builders.progress import tell  # noqa: PLC0415
 
     return tell(events, note)
-
-
-def _describe(image: BuiltImage) -> str:
-    rows = [
-        ("reference", image.reference),
-        ("image id", image.image_id),
-        ("digest", image.digest or "not pushed yet"),
-        ("size", f"{image.size / 1e6:.0f} MB in {len(image.layers)} layers"),
-    ]
-    return table(rows)
 
 
 def _describe_index(index: dict[str, Any]) -> str:

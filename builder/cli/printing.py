@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +29,17 @@ def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def describe_build(image: Mapping[str, Any]) -> str:
+    """What `build` tells of a BuiltImage."""
+    rows = [
+        ("reference", image["reference"]),
+        ("image id", image["image_id"]),
+        ("digest", image["digest"] or "not pushed yet"),
+        ("size", f"{image['size'] / 1e6:.0f} MB in {len(image['layers'])} layers"),
+    ]
+    return table(rows)
 
 
 def value(of: Any) -> str:

@@ -290,7 +290,7 @@ def test_every_step_of_our_dockerfile_has_its_title_in_the_layers() -> None:
     titles = {
         title: command for title, _, command in steps if command.startswith(("RUN", "COPY", "# hadolint"))
     }
-    assert {"# light wheels", "# heavy wheels", "# system packages", "# code and manifest"} <= titles.keys()
+    assert {"# light wheels", "# heavy wheels", "# code and manifest"} <= titles.keys()
     for title, command in titles.items():
         assert f"# {step_title(command)}" == title
 
