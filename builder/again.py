@@ -58,6 +58,8 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
     labels = {known["plan_label"]: digest} | ({REVISION: now} if now else {})
     image = _image(known, layer, labels, epoch, cache)
     built = _built(known, image, reference, layer)
+    if not _load(known["engine"], image, reference, built):
+        return None
     if known["push"] and not _push(known, image, reference):
         return None
     told = json.dumps(built, indent=2) if known["as_json"] else describe_build(built)
@@ -128,6 +130,17 @@ def _built(known: Mapping[str, Any], image: Image, reference: Reference, layer: 
         "size": known["built"]["size"] - known["code_unpacked"] + (layer.unpacked or layer.size),
         "layers": [each.diff_id for each in image.layers],
     }
+
+
+def _load(engine: dict[str, Any] | None, image: Image, reference: Reference, built: dict[str, Any]) -> bool:
+    """Whether the engine has the image now, given its last layer alone; True where there is no engine."""
+    if engine and engine["loaded"]:
+        from builder.oci.archive import archive  # noqa: PLC0415
+
+        below = frozenset(layer.diff_id for layer in image.layers[:-1])
+        body = b"".join(archive(image, reference, without=below))
+        unchanged.ask_engine(engine["socket"], "/images/load?quiet=1", body)
+    return unchanged.engine_has(engine, built)
 
 
 def _push(known: Mapping[str, Any], image: Image, reference: Reference) -> bool:

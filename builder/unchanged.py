@@ -33,11 +33,10 @@ def told_before(arguments: Sequence[str]) -> str | None:
         known = _note(arguments)
         changed = [path for path, seen in known["files"].items() if status(path) != seen]
         if not changed and not known["push"]:
-            asked = _engine_agrees(known["engine"], known["built"]["reference"], known["built"]["image_id"])
-            return str(known["told"]) if asked else None
+            return str(known["told"]) if engine_has(known["engine"], known["built"]) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    if known["engine"] or not _is_code(known, changed):
+    if not _is_code(known, changed):
         return None
     from builder.again import build_again  # noqa: PLC0415
     from builder.errors import TrainpackError  # noqa: PLC0415
@@ -121,30 +120,33 @@ def _is_kept(path: str, size: int, sealed: int) -> bool:
     return True
 
 
-def _engine_agrees(engine: dict[str, str] | None, reference: str, image_id: str) -> bool:
+def engine_has(engine: dict[str, Any] | None, built: dict[str, Any]) -> bool:
     """Whether the engine has what the last build loaded; None stands for a build that asked no engine."""
     if engine is None:
         return True
-    answer = _ask(engine["socket"], f"/images/{reference}/json")
+    answer = ask_engine(engine["socket"], f"/images/{built['reference']}/json")
     if not engine["loaded"]:
         return answer is None
-    return answer is not None and json.loads(answer).get("Id") == image_id
+    # Engines with containerd's store call an image by its manifest's digest.
+    return answer is not None and json.loads(answer).get("Id") in (built["image_id"], built["digest"])
 
 
-def _ask(path: str, url: str) -> bytes | None:
-    """The body of an answer of the engine, None where no engine answers."""
+def ask_engine(path: str, url: str, body: bytes | None = None) -> bytes | None:
+    """The body of an answer of the engine, `{}` for a refusal, None where no engine answers."""
     import socket  # noqa: PLC0415
 
+    method = "GET" if body is None else "POST"
+    head = f"{method} {url} HTTP/1.0\r\nHost: engine\r\nContent-Length: {len(body or b'')}\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(60)
         try:
             connection.connect(path)
         except OSError:
             return None
         # HTTP/1.0 ends an answer with the connection: nothing to parse but one empty line.
-        connection.sendall(f"GET {url} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+        connection.sendall(head.encode() + (body or b""))
         answer = b""
         while chunk := connection.recv(1 << 16):
             answer += chunk
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return body if b" 200 " in head.partition(b"\r\n")[0] else b"{}"
+    top, _, content = answer.partition(b"\r\n\r\n")
+    return content if b" 200 " in top.partition(b"\r\n")[0] else b"{}"
