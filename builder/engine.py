@@ -25,6 +25,13 @@ REMEDY = (
 )
 SSH_REMEDY = "install what the docker SDK needs for ssh: `pip install 'trainpack[ssh]'`"
 
+FULL_REMEDY = "the engine's disk is full: see `docker system df`; `docker builder prune` frees its cache"
+
+
+def is_full(message: str) -> bool:
+    """Whether an engine says that its disk is full."""
+    return "no space left on device" in message.lower()
+
 
 @functools.cache
 def client() -> docker.DockerClient:

@@ -121,11 +121,11 @@ def _in_engine(image: DockerImage, exact: str) -> str | None:
             return str(client().images.get(reference).id)
     if image.digest is None:
         return None
-    for candidate in client().images.list():
+    # Listed in one request: the SDK's own list asks for each image, and any may be removed meanwhile.
+    for candidate in client().api.images():
         # Pushed from here, or pulled, under another name.
-        digests = candidate.attrs.get("RepoDigests") or ()
-        if any(text.endswith(f"@{image.digest}") for text in digests):
-            return str(candidate.id)
+        if any(text.endswith(f"@{image.digest}") for text in candidate.get("RepoDigests") or ()):
+            return str(candidate["Id"])
     return None
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder.builders.progress import Events, Step, read_progress, step_places
-from builder.engine import buildkit_cli
+from builder.engine import FULL_REMEDY, buildkit_cli, is_full
 from builder.errors import BuildError, EngineError
 from builder.package_index import redact
 
@@ -90,9 +90,7 @@ def failure(steps: Sequence[Step], places: Mapping[str, tuple[int, str]]) -> Eng
     failed = next((step for step in steps if step.state == "failed"), None)
     tail = tuple(failed.tail if failed and failed.tail else steps[-1].tail if steps else ())
     details = tuple(redact(line) for line in tail[-_SHOWN_LINES:])
-    remedy = None
-    if any("no space left on device" in line.lower() for step in steps for line in step.tail):
-        remedy = "the engine's disk is full: see `docker system df`; `docker builder prune` frees its cache"
+    remedy = FULL_REMEDY if any(is_full(line) for step in steps for line in step.tail) else None
     if failed is None:
         return EngineError("the engine ended the build", details=details, remedy=remedy)
     line, _ = places.get(failed.place or "", (None, ""))

@@ -11,7 +11,7 @@ from docker.errors import ImageNotFound
 from docker.models.images import Image as EngineImage
 
 from builder.containers import engine_errors
-from builder.engine import client
+from builder.engine import FULL_REMEDY, client, is_full
 from builder.errors import BlobError, EngineError, ImageFormatError
 from builder.oci.archive import archive, read_archive
 from builder.oci.cache import Cache, cache_key
@@ -154,5 +154,8 @@ def _send(image: Image, reference: Reference, without: frozenset[str]) -> int:
     answers: Iterable[dict[str, Any]] = cast("Any", client().api).load_image(counted(), quiet=True)
     for answer in answers:
         if "error" in answer:
-            raise EngineError(f"the engine cannot load the image: {answer['error']}", place=str(reference))
+            reason = str(answer["error"])
+            remedy = FULL_REMEDY if is_full(reason) else None
+            message = f"the engine cannot load the image: {reason}"
+            raise EngineError(message, place=str(reference), remedy=remedy)
     return sent

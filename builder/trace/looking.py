@@ -54,9 +54,9 @@ def reference_of(digest: str) -> Reference | None:
     """The name under which the engine has an image of this digest or id; None when it has none."""
     try:
         with engine_errors(digest):
-            for image in engine.client().images.list():
-                digests = [text for text in image.attrs.get("RepoDigests") or () if text.endswith(digest)]
-                names = digests or (image.tags if image.id == digest else [])
+            for image in engine.client().api.images():
+                digests = [text for text in image.get("RepoDigests") or () if text.endswith(digest)]
+                names = digests or ((image.get("RepoTags") or []) if image["Id"] == digest else [])
                 if names:
                     return parse_reference(names[0])
     except EngineError:
