@@ -125,7 +125,7 @@ def _cleaned(own: Registry) -> Iterator[None]:
 
 @contextmanager
 def _bench(project: Project, place: Path, own: Registry, names: Iterable[str]) -> Iterator[Bench]:
-    """The sides, each having built and pushed once, so that its package cache is warm."""
+    """The sides; where packages are kept, they are there."""
     with ExitStack() as stack:
         project.make()
         served = project.wheels.parent / "served"
@@ -135,10 +135,11 @@ def _bench(project: Project, place: Path, own: Registry, names: Iterable[str]) -
         base = make_pip_base(project, place, address)
         sides: dict[str, Side] = {name: SIDES[name](project, place, base) for name in names}
         for side in sides.values():
-            _tell(f"{side.name} warms up, {project.lock} lock")
-            side.publish()
             if isinstance(side, Buildah):
                 stack.callback(side.close)
+            if side.keeps_packages:
+                _tell(f"{side.name} brings the packages of the {project.lock} lock")
+                side.publish()
         yield Bench(project, own, sides)
 
 

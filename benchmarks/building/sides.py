@@ -32,9 +32,14 @@ CMD ["python", "train.py"]
 
 
 class Side(Protocol):
-    """One way to build; what a method is named after is what it is timed for."""
+    """One way to build; what a method is named after is what it is timed for.
+
+    Attributes:
+        keeps_packages: Whether a package that it brought for one image is there for the next.
+    """
 
     name: str
+    keeps_packages: bool
 
     @property
     def reference(self) -> str:
@@ -87,6 +92,7 @@ class Trainpack:
     """trainpack's own builder, without an engine unless the image is loaded into one."""
 
     name = "trainpack"
+    keeps_packages = True
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -132,6 +138,8 @@ class Trainpack:
 
 class _Tagged:
     """What the docker-like sides share: a context with a script, and a tag for each build."""
+
+    keeps_packages = False
 
     def __init__(self, context: Path, repository: str, script: Path) -> None:
         self._context = context
@@ -181,6 +189,7 @@ class BuildKitUv(BuildKit):
     """The Dockerfile of trainpack's docker builder: the same plan, wheels by uv from a cache mount."""
 
     name = "BuildKit + uv"
+    keeps_packages = True
 
     def __init__(self, project: Project, scratch: Path) -> None:
         context = scratch / "uv"
