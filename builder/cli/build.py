@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
+from builder.cli.text import describe_build
 from builder.errors import UsageError
 from builder.oci.image import Image, Index
 from builder.plan import BuildPlan, BuiltImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
-from builder.watch import Watch
+from builder.watch import Build, Watch
 from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
@@ -84,13 +85,16 @@ def build(
     note(f"building {reference}")
     if not _takes_oci(builder, planned, output):
         built = _build_docker(planned, folder, reference, push=push)
-        result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
+        result(
+            built.model_dump(mode="json"), as_json=as_json, text=lambda: describe_build(built.model_dump())
+        )
         return
     image, built, engine = _build_oci(planned, folder, reference, output=output, load=load, push=push)
-    told = json.dumps(built.model_dump(mode="json"), indent=2) if as_json else _describe(built)
+    data = built.model_dump(mode="json")
+    told = json.dumps(data, indent=2) if as_json else describe_build(data)
     print(told, flush=True)
-    if not (push or output or update_lock or platform):
-        watch.remember(sys.argv[1:], told, image, built, engine)
+    if not (output or update_lock or platform or tag):
+        watch.remember(Build(sys.argv[1:], planned, image, built, told, as_json, push, engine))
 
 
 def _reference(planned: BuildPlan, tag: str | None) -> Reference:
@@ -232,13 +236,3 @@ def _progress() -> Callable[[Events], list[Step]]:
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return watch
     return lambda events: tell(events, note)
-
-
-def _describe(image: BuiltImage) -> str:
-    rows = [
-        ("reference", image.reference),
-        ("image id", image.image_id),
-        ("digest", image.digest or "not pushed yet"),
-        ("size", f"{image.size / 1e6:.0f} MB in {len(image.layers)} layers"),
-    ]
-    return table(rows)
