@@ -24,7 +24,24 @@ MODULES = {"numpy": "numpy", "pandas": "pandas", "scikit-learn": "sklearn", "pil
 REQUIREMENTS = {"small": SMALL, "torch": (*SMALL, "torch")}
 # So large is a light wheel of the small lock: joblib's has 50 modules.
 LIGHT_MODULES = 50
-_SPEC = '[image]\nname = "{name}"\ntorch = "cpu"\nbytecode = {bytecode}\n[run]\nscript = "train.py"\n'
+_SCRIPT = """import argparse
+
+import {modules}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int, default=1)
+print(parser.parse_args().epochs)
+print("trained")
+"""
+_SPEC = """[image]
+name = "{name}"
+torch = "cpu"
+bytecode = {bytecode}
+[run]
+script = "train.py"
+[parameters]
+epochs = 1
+"""
 
 
 @dataclass
@@ -55,7 +72,7 @@ class Project:
     @property
     def script(self) -> str:
         """The text of the script."""
-        return f"import {self.modules}\n\nprint('trained')\n"
+        return _SCRIPT.format(modules=self.modules)
 
     def make(self) -> None:
         """Write it and lock it."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from builder.scan.facts import Import
-from builder.spec import Framework
+
+if TYPE_CHECKING:
+    from builder.spec import Framework
 
 _FRAMEWORKS: dict[str, Framework] = {
     "torch": "PYTORCH",
