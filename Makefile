@@ -1,6 +1,6 @@
 # Everything a fresh Debian 12 machine needs is installed by these targets; what already runs is used as it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden faults bench clean
+.PHONY: help setup engine base registry demo demo-wrap test lint unit e2e golden faults bench speed clean
 
 PYTEST := .venv/bin/pytest --quiet --numprocesses=auto --maxprocesses=4
 
@@ -46,8 +46,11 @@ golden: setup ## Rewrite the golden files; read the difference before you commit
 faults: base ## Run every fault of a run with real containers, and rewrite docs/faults.md.
 	@PYTHONPATH=tests .venv/bin/python -m faults
 
-bench: setup engine ## Run the benchmarks and print their tables.
-	@for benchmark in benchmarks/*.py; do .venv/bin/python $$benchmark || exit 1; done
+bench: setup engine ## Run the benchmarks and print their tables, but for the one of `make speed`.
+	@for benchmark in $(filter-out benchmarks/builders.py,$(wildcard benchmarks/*.py)); do .venv/bin/python $$benchmark || exit 1; done
+
+speed: setup engine ## Measure the oci builder beside the others, which takes long; write docs/speed.md.
+	@.venv/bin/python benchmarks/builders.py --write
 
 clean: ## Remove what the targets made in this folder, the environment included.
 	@rm -rf .venv .demo build dist .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.help_latency import compare, summarise
+from help_latency import compare, summarise
+
 from builder.models.local.database import FOLDER_VARIABLE
 from builder.models.local.store import LocalStore
 from builder.models.names import VersionName

@@ -45,6 +45,8 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
     began = time.time_ns()
     seen = unchanged.look(changed)
     folder, plan = Path(known["folder"]), known["plan"]
+    if not _declares_the_same(known):
+        return None
     code = _code(known, changed)
     now = revision(folder, [file["path"] for file in code])
     if (now is None) != (plan["manifest"]["revision"] is None):
@@ -74,6 +76,16 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
         note |= {"code_blob": str(cache.blobs.path(layer.digest)), "code_unpacked": layer.unpacked}
         _write(folder / unchanged.FILE, json.dumps(note))
     return told
+
+
+def _declares_the_same(known: Mapping[str, Any]) -> bool:
+    """Whether parameters still reach the script by the options that the plan knows."""
+    if known["options"] is None:
+        return True
+    from builder.scan import script_options  # noqa: PLC0415  (without parameters, nothing is read)
+
+    now = script_options(Path(known["folder"]), known["script"])
+    return bool({name: list(options) for name, options in now.items()} == known["options"])
 
 
 def _code(known: Mapping[str, Any], changed: Sequence[str]) -> list[dict[str, Any]]:

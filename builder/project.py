@@ -12,7 +12,7 @@ from builder.errors import UsageError
 from builder.lock.pylock import is_locked, lock_project, read_lock
 from builder.plan import BuildPlan, Inputs, base_name, make_plan
 from builder.revision import revision
-from builder.scan import option_names, scan_script
+from builder.scan import script_options
 from builder.spec import PLATFORMS, TrainingSpec, load_spec
 
 
@@ -45,7 +45,7 @@ def read_plan(folder: Path, environ: Mapping[str, str], platform: str | None = N
             code=code.files,
             skipped=code.skipped,
             revision=revision(folder, [file.path for file in code.files]),
-            options=_options(spec, folder),
+            options=script_options(folder, _script(spec)),
         ),
     )
 
@@ -85,7 +85,5 @@ def _target(folder: Path, platform: str | None) -> tuple[TrainingSpec, bool]:
     return spec.model_copy(update={"image": spec.image.model_copy(update={"platform": platform})}), True
 
 
-def _options(spec: TrainingSpec, folder: Path) -> dict[str, tuple[str | None, str | None]]:
-    """The options that the script itself declares; a script that cannot be read has none."""
-    script = spec.run.script or f"{str(spec.run.module).replace('.', '/')}.py"
-    return option_names(scan_script(folder, script)) if (folder / script).is_file() else {}
+def _script(spec: TrainingSpec) -> str:
+    return spec.run.script or f"{str(spec.run.module).replace('.', '/')}.py"

@@ -63,12 +63,8 @@ def _note(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_code(known: dict[str, Any], changed: Sequence[str]) -> bool:
-    """Whether what changed is code that is still there, and not the script whose options parameters go by."""
-    decides = known["script"] if known["plan"]["manifest"]["parameters"] else None
-    return all(
-        path in known["code"] and known["code"][path] != decides and os.path.isfile(path)  # noqa: PTH113
-        for path in changed
-    )
+    """Whether what changed is code, and still there."""
+    return all(path in known["code"] and os.path.isfile(path) for path in changed)  # noqa: PTH113
 
 
 def look(paths: Iterable[str]) -> dict[str, Status]:

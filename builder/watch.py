@@ -19,6 +19,7 @@ from builder.oci.blobs import SEALED
 from builder.oci.cache import Cache
 from builder.oci.image import Image
 from builder.plan import LABEL, BuildPlan, BuiltImage
+from builder.scan import script_options
 from builder.spec import FILE as SPEC
 from builder.spec import TrainingSpec, load_spec
 from builder.tools import cache_folder
@@ -53,12 +54,15 @@ class Watch:
         blobs = Cache(cache_folder() / "oci").blobs
         paths = {str(blobs.path(layer.digest)): layer.size for layer in build.image.layers}
         code = build.image.layers[-1]
+        script = _script(build.plan.manifest["run"])
         known = {
             "surroundings": unchanged.surroundings(build.arguments),
             "folder": str(self.folder.absolute()),
             "files": self.seen | unchanged.look(_modules()),
             "code": {str(self.folder / file.path): file.path for file in build.plan.code},
-            "script": _script(build.plan.manifest["run"]),
+            "script": script,
+            # Parameters go by them; without a parameter, nothing does.
+            "options": script_options(self.folder, script) if build.plan.manifest["parameters"] else None,
             "blobs": {path: size for path, size in paths.items() if Path(path).exists()},
             "code_blob": str(blobs.path(code.digest)),
             "code_unpacked": code.unpacked or code.size,

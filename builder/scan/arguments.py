@@ -6,7 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainpack_entrypoint.schema import NAME, SCALAR_TYPES, is_secret, type_of
@@ -79,7 +79,7 @@ class _Option:
         )
         default = self._passable(found, default)
         check = "; ".join(self.checks) or None
-        return found.model_copy(update={"default": default, "check": check})
+        return replace(found, default=default, check=check)
 
     def _passable(self, found: ScannedParameter, default: Any) -> Any:
         if default is None or found.required:
@@ -132,16 +132,15 @@ def merge(found: Iterable[Found]) -> list[Found]:
 def _join(first: ScannedParameter, second: ScannedParameter) -> ScannedParameter:
     if first.type == second.type == "bool" and bool(first.argument) != bool(second.argument):
         check = "; ".join(filter(None, (first.check, second.check))) or None
-        return first.model_copy(
-            update={
-                "argument": first.argument or second.argument,
-                "argument_false": first.argument_false or second.argument_false,
-                "reason": f"{first.reason} and {second.reason.removeprefix('argparse option ')}",
-                "check": check,
-            }
+        return replace(
+            first,
+            argument=first.argument or second.argument,
+            argument_false=first.argument_false or second.argument_false,
+            reason=f"{first.reason} and {second.reason.removeprefix('argparse option ')}",
+            check=check,
         )
     check = "; ".join(filter(None, (first.check, f"declared again at {second.place}")))
-    return first.model_copy(update={"check": check})
+    return replace(first, check=check)
 
 
 def _calls(tree: ast.Module, method: str) -> Iterator[ast.Call]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainpack_entrypoint.schema import Parameter
 
-from builder.models.records import Framework
-from builder.records import Record
+if TYPE_CHECKING:
+    from builder.models.records import Framework  # an edited script is scanned by a build without pydantic
 
 
-class Fact(Record):
+@dataclass(frozen=True, kw_only=True)
+class Fact:
     """Something read off the source.
 
     Attributes:
@@ -29,6 +31,7 @@ class Fact(Record):
         return f"{self.file}:{self.line}"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Import(Fact):
     """A module that is neither of the standard library nor of the project.
 
@@ -47,6 +50,7 @@ class Import(Fact):
         return self.module.partition(".")[0]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ScannedParameter(Fact):
     """A command-line option of the script.
 
@@ -82,6 +86,7 @@ class ScannedParameter(Fact):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Positional(Fact):
     """A positional argument: no option carries it, so that it has to be a fixed argument."""
 
@@ -90,11 +95,13 @@ class Positional(Fact):
     help: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Note(Fact):
     """Something that was seen and could not be turned into a fact of its own."""
 
 
-class ScriptFacts(Record):
+@dataclass(frozen=True, kw_only=True)
+class ScriptFacts:
     """Everything a scan found.
 
     Attributes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from builder.models.records import Framework
 from builder.scan.facts import Import
+
+if TYPE_CHECKING:
+    from builder.models.records import Framework
 
 _FRAMEWORKS: dict[str, Framework] = {
     "torch": "PYTORCH",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builder.errors import SpecError
 from builder.scan.arguments import Found, merge, read_arguments
-from builder.scan.facts import Import, Note, Positional, ScannedParameter, ScriptFacts
+from builder.scan.facts import Import, Note, Positional, ScannedParameter, ScriptFacts, option_names
 from builder.scan.framework import framework_of
 from builder.scan.imports import Imported, is_main_guard, read_imports
 from builder.scan.literals import module_constants
@@ -37,6 +37,15 @@ class _Module:
     path: Path
     name: str
     tree: ast.Module
+
+
+def script_options(folder: Path, script: str) -> dict[str, tuple[str | None, str | None]]:
+    """The `option_names` of a script; one that cannot be read has none.
+
+    Raises:
+        SpecError: As `scan_script`.
+    """
+    return option_names(scan_script(folder, script)) if (folder / script).is_file() else {}
 
 
 def scan_script(folder: Path, script: str) -> ScriptFacts:
