@@ -159,11 +159,16 @@ class BuiltImage(Record):
 
 
 class PublishedImage(Record):
-    """An image in a registry: the image id that was pushed, and the manifest digest it got there."""
+    """An image in a registry: the image id that was pushed, and the manifest digest it got there.
+
+    Attributes:
+        new: Whether this push brought it there.
+    """
 
     reference: str
     image_id: str
     digest: str
+    new: bool = False
 
 
 class Inputs(Record):

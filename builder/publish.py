@@ -42,13 +42,12 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     reference = parse_reference(image.reference)
     _check_tag(reference)
     _check_engine(image)
-    digest = _published(reference, image.image_id)
-    if digest:
-        tell(f"{reference} is in the registry already, with this image id")
-    else:
-        digest = _push(reference, tell)
-        _read_back(reference, digest)
-    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+    published = _published(reference, image.image_id)
+    if published:
+        return _there_already(reference, image, published, tell)
+    digest = _push(reference, tell)
+    _read_back(reference, digest)
+    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest, new=True)
 
 
 def publish_kept(
@@ -68,13 +67,19 @@ def publish_kept(
     """
     reference = parse_reference(built.reference)
     _check_tag(reference)
-    digest = _published(reference, image.id)
+    published = _published(reference, image.id)
+    if published:
+        return _there_already(reference, built, published, tell)
     same = before and parse_reference(before.reference).repository == reference.repository
-    if digest:
-        tell(f"{reference} is in the registry already, with this image id")
-    else:
-        digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
-    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
+    digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
+    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest, new=True)
+
+
+def _there_already(
+    reference: Reference, image: BuiltImage, digest: str, tell: Callable[[str], None]
+) -> PublishedImage:
+    tell(f"{reference} is in the registry already, with this image id")
+    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
 
 
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:

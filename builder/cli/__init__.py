@@ -20,6 +20,7 @@ COMMANDS = {
     "push": "Publish the image to its registry.",
     "attach": "Attach the image to a ModelVersion.",
     "trace": "Follow an image to its versions, or a version to its image.",
+    "sbom": "Show what is in an image: its SBOM, or its provenance.",
     "models": "List, show and create the ModelVersions of a store.",
     "base": "List the base images; build one or all.",
     "cache": "Show, bound, check and empty the cache of layers.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from builder.cli.attestations import AttestOption, attach_documents
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
 from builder.errors import UsageError
 from builder.oci.image import Image
@@ -52,6 +53,7 @@ def build(
         bool | None,
         typer.Option("--load/--no-load", help="Give the image to the engine. Default: where one answers."),
     ] = None,
+    attest: AttestOption = None,
     output: Annotated[
         str | None,
         typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
@@ -73,10 +75,13 @@ def build(
     reference = _reference(planned, tag)
     note(f"building {reference}")
     if not _takes_oci(builder, planned, output):
-        built = _build_docker(planned, folder, reference, push=push)
+        built = _build_docker(planned, folder, reference, push=push, attest=attest)
         result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
         return
-    image, built, engine = _build_oci(planned, folder, reference, output=output, load=load, push=push)
+    write = _writer(output, planned, reference, attest=bool(attest)) if output else None
+    image, built, engine = _build_oci(
+        planned, folder, reference, write=write, load=load, push=push, attest=attest
+    )
     told = json.dumps(built.model_dump(mode="json"), indent=2) if as_json else _describe(built)
     print(told, flush=True)
     if not (push or output or update_lock):
@@ -109,14 +114,14 @@ def _build_oci(
     folder: Path,
     reference: Reference,
     *,
-    output: str | None,
+    write: Callable[[Image], None] | None,
     load: bool | None,
     push: bool,
+    attest: bool | None,
 ) -> tuple[Image, BuiltImage, dict[str, object] | None]:
     from builder.builders.oci import OciBuilder, built_image  # noqa: PLC0415
     from builder.oci.cache import open_cache  # noqa: PLC0415
 
-    write = _writer(output, reference) if output else None
     cache = open_cache()
     image = OciBuilder(cache, os.environ, note).image(planned, folder)
     built = built_image(planned, image).model_copy(update={"reference": str(reference), "tag": reference.tag})
@@ -127,12 +132,16 @@ def _build_oci(
     if push:
         from builder.publish import publish_kept  # noqa: PLC0415
 
-        remember_push(folder, publish_kept(image, built, note, previous_push(folder)))
+        published = publish_kept(image, built, note, previous_push(folder))
+        remember_push(folder, published)
+        attach_documents(folder, published, attest)
     cache.trim()
     return image, built, engine
 
 
-def _build_docker(planned: BuildPlan, folder: Path, reference: Reference, *, push: bool) -> BuiltImage:
+def _build_docker(
+    planned: BuildPlan, folder: Path, reference: Reference, *, push: bool, attest: bool | None
+) -> BuiltImage:
     from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)
 
     built = DockerBuilder(os.environ, _progress()).build(planned, folder)
@@ -148,6 +157,7 @@ def _build_docker(planned: BuildPlan, folder: Path, reference: Reference, *, pus
 
     published = publish(built, note)
     remember_push(folder, published)
+    attach_documents(folder, published, attest)
     return built.model_copy(update={"digest": published.digest})
 
 
@@ -156,16 +166,30 @@ def _remember(folder: Path, planned: BuildPlan, built: BuiltImage) -> None:
     remember_build(folder, built)
 
 
-def _writer(output: str, reference: Reference) -> Callable[[Image], None]:
+def _writer(
+    output: str, planned: BuildPlan, reference: Reference, *, attest: bool
+) -> Callable[[Image], None]:
     from builder.oci.archive import write_archive  # noqa: PLC0415
-    from builder.oci.layout import write_layout  # noqa: PLC0415
 
     kind, _, place = output.partition(":")
     if kind == "oci" and place:
-        return lambda image: write_layout(Path(place), image, reference.tag)
+        return lambda image: _write_layout(Path(place), image, planned, reference, attest=attest)
     if kind == "archive" and place:
         return lambda image: write_archive(Path(place), image, reference)
     raise UsageError(f"{output!r}, expected oci:DIR or archive:FILE", place="--output")
+
+
+def _write_layout(
+    place: Path, image: Image, planned: BuildPlan, reference: Reference, *, attest: bool
+) -> None:
+    from builder.oci.layout import write_layout  # noqa: PLC0415
+
+    if not attest:
+        write_layout(place, image, reference.tag)
+        return
+    from builder.attestations import artifacts  # noqa: PLC0415
+
+    write_layout(place, image, reference.tag, artifacts(planned, image.digest))
 
 
 def _load(image: Image, built: BuiltImage, folder: Path, *, required: bool) -> dict[str, object] | None:
