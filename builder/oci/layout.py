@@ -108,9 +108,10 @@ def _tagged(entries: tuple[Descriptor, ...], added: Descriptor, tag: str | None)
 def _index(folder: Path, entries: tuple[Descriptor, ...], documents: tuple[Descriptor, ...]) -> bytes:
     """The index of these entries, without documents about images that are not in it any more."""
     digests = {each.digest for each in entries}
-    old = [each for each in entries if not each.artifact_type or _subject(folder, each) in digests]
+    images = [each for each in entries if not each.artifact_type]
+    kept = [each for each in entries if each.artifact_type and _subject(folder, each) in digests]
     added = [each for each in documents if each.digest not in digests]
-    manifests = [each.to_json() for each in (*old, *added)]
+    manifests = [each.to_json() for each in (*images, *kept, *added)]
     return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
 
 
