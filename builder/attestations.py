@@ -14,7 +14,8 @@ from builder.oci.files import read_files
 from builder.oci.layer import write_layer
 from builder.oci.remote.pull import RegistryClient
 from builder.oci.remote.referrers import attach, referrers
-from builder.plan import BASE_DIGEST, LABEL, BuildPlan, PublishedImage
+from builder.plan import LABEL, BuildPlan, PublishedImage
+from builder.plan_data import BASE_DIGEST
 from builder.provenance import PROVENANCE, make_provenance
 from builder.reference import Reference, parse_reference
 from builder.sbom import SBOM, System, make_sbom, read_system, record_paths

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from trainpack_entrypoint.manifest import Gpu, Manifest, Run
 from trainpack_entrypoint.schema import Parameter
 
 from builder import __version__
+from builder.plan_data import BASE_DIGEST, REVISION, plan_hash
 from builder.records import Record
 from builder.reference import Reference
 from builder.spec import TrainingSpec
@@ -22,7 +23,6 @@ from builder.spec import TrainingSpec
 CONTRACT = "1"
 LABEL = "io.trainpack"
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
-BASE_DIGEST = "org.opencontainers.image.base.digest"
 VENV = "/opt/venv"
 TOOLS = "/opt/trainpack"
 # Of the wheel. Lower, and images have needless layers; higher, and a light change moves much.
@@ -122,12 +122,7 @@ class BuildPlan(Record):
     @property
     def hash(self) -> str:
         """Hex digest of all that decides the content; wheels count by content, not by address."""
-        data = self.model_dump(mode="json", exclude={"reasons": True, "base": {"reference", "image_id"}})
-        data["labels"].pop(BASE_DIGEST, None)
-        for group in ("heavy", "light", "tools"):
-            data[group] = [[wheel["name"], wheel["version"], wheel["sha256"]] for wheel in data[group]]
-        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return plan_hash(self.model_dump(mode="json"))
 
     @property
     def tag(self) -> str:
@@ -138,6 +133,12 @@ class BuildPlan(Record):
     def reference(self) -> Reference:
         """Where the image goes."""
         return Reference(self.name, self.tag)
+
+
+def index_tag(plans: Sequence[BuildPlan]) -> str:
+    """The tag of the plans of several platforms: moved by none of them alone."""
+    every = "\n".join(sorted(plan.hash for plan in plans))
+    return f"{plans[0].version}-{hashlib.sha256(every.encode()).hexdigest()[:12]}"
 
 
 class BuiltImage(Record):
@@ -268,7 +269,7 @@ def _labels(spec: TrainingSpec, inputs: Inputs) -> dict[str, str]:
     labels = {
         "org.opencontainers.image.title": spec.image.name.rpartition("/")[2],
         "org.opencontainers.image.version": spec.image.version,
-        "org.opencontainers.image.revision": inputs.revision,
+        REVISION: inputs.revision,
         "org.opencontainers.image.base.name": inputs.base.reference,
         BASE_DIGEST: inputs.base.image_id,
         f"{LABEL}.contract": CONTRACT,

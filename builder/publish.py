@@ -14,7 +14,7 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
-from builder.oci.image import Image
+from builder.oci.image import Image, Index
 from builder.oci.remote.pull import RegistryClient
 from builder.oci.remote.push import push
 from builder.plan import BuiltImage, PublishedImage
@@ -80,6 +80,28 @@ def _there_already(
 ) -> PublishedImage:
     tell(f"{reference} is in the registry already, with this image id")
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+
+
+def publish_index(index: Index, reference: Reference, tell: Callable[[str], None]) -> PublishedImage:
+    """Push the images of several platforms under one tag; an index is its own image id.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+        RegistryError: The registry refused or failed, or has something else under the tag.
+    """
+    _check_tag(reference)
+    try:
+        found = RegistryClient(reference).digest()
+    except (ImageNotFoundError, RegistryDeniedError):
+        digest = push(index, reference, tell=tell).digest
+        return PublishedImage(reference=str(reference), image_id=digest, digest=digest, new=True)
+    if found != index.digest:
+        raise RegistryError(
+            f"the registry has {found} under this tag, not {index.digest}; a tag is never moved",
+            place=str(reference),
+        )
+    tell(f"{reference} is in the registry already")
+    return PublishedImage(reference=str(reference), image_id=found, digest=found)
 
 
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from trainpack_entrypoint.schema import NAME, TYPES, Parameter, close_match, parse_labelmap, type_of
@@ -67,6 +67,8 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name")]
 Alias = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a dataset's alias")]
 DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+Platform = Literal["linux/amd64", "linux/arm64"]
+PLATFORMS = get_args(Platform)
 DebianPackage = Annotated[str, _matching(DEBIAN_NAME.pattern, "a Debian package's name")]
 
 
@@ -84,7 +86,7 @@ class ImageSpec(_Table):
     name: Annotated[str, AfterValidator(parse_repository)]
     version: Annotated[str, AfterValidator(_version)] = "0.1.0"
     python: Annotated[str, _matching(r"3\.\d{1,2}", "a Python version like 3.11")] = "3.11"
-    platform: Literal["linux/amd64", "linux/arm64"] = "linux/amd64"
+    platform: Platform = "linux/amd64"
     base: Annotated[str, _matching(r"[a-z0-9][a-z0-9_-]*", "a base of the catalogue")] = "auto"
     torch: Literal["cpu", "cuda", "auto"] = "auto"
     requirements: RelativePath | None = None

@@ -13,12 +13,16 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 FILE = ".trainpack/unchanged.json"
 # Whose modification may fall into the same tick of the file system's clock as the look that was taken at it.
 _TICK_NS = 20_000_000
 # What decides an image, or where things are, beside files.
-_VARIABLES = ("PATH", "HOME", "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "CI")
-_PREFIXES = ("TRAINPACK_", "DOCKER_", "GIT_", "PYTHON")
+_VARIABLES = ("PATH", "HOME", "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "CI", "PYTHONPATH")
+_PREFIXES = ("TRAINPACK_", "DOCKER_", "GIT_")
 
 Status = list[int] | None
 
@@ -26,18 +30,45 @@ Status = list[int] | None
 def told_before(arguments: Sequence[str]) -> str | None:
     """What the last build told, when a build with these arguments would make and tell the same."""
     try:
-        folder = _folder(arguments)
-        with open(os.path.join(folder, FILE), encoding="utf-8") as file:  # noqa: PTH118, PTH123  (pathlib costs more than all of this)
-            known = json.load(file)
-        stands = (
-            known["surroundings"] == surroundings(arguments)
-            and all(status(path) == seen for path, seen in known["files"].items())
-            and all(_is_kept(path, size, known["sealed"]) for path, size in known["blobs"].items())
-            and _engine_agrees(known["engine"], known["reference"], known["image_id"])
-        )
-        return str(known["told"]) if stands else None
+        known = _note(arguments)
+        changed = [path for path, seen in known["files"].items() if status(path) != seen]
+        if not changed and not known["push"]:
+            return str(known["told"]) if engine_has(known["engine"], known["built"]) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    if not _is_code(known, changed):
+        return None
+    from builder.again import build_again  # noqa: PLC0415
+    from builder.errors import TrainpackError  # noqa: PLC0415
+
+    try:
+        return build_again(known, changed)
+    except (OSError, TrainpackError):
+        return None  # a whole build meets it again, and tells it
+
+
+def _note(arguments: Sequence[str]) -> dict[str, Any]:
+    """The note of the last build, when it was one with these arguments and its layers are there.
+
+    Raises:
+        LookupError: It was another, or they are not.
+    """
+    with open(os.path.join(_folder(arguments), FILE), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+        known: dict[str, Any] = json.load(file)
+    if known["surroundings"] != surroundings(arguments):
+        raise LookupError
+    if not all(_is_kept(path, size, known["sealed"]) for path, size in known["blobs"].items()):
+        raise LookupError
+    return known
+
+
+def _is_code(known: dict[str, Any], changed: Sequence[str]) -> bool:
+    """Whether what changed is code that is still there, and not the script whose options parameters go by."""
+    decides = known["script"] if known["plan"]["manifest"]["parameters"] else None
+    return all(
+        path in known["code"] and known["code"][path] != decides and os.path.isfile(path)  # noqa: PTH113
+        for path in changed
+    )
 
 
 def look(paths: Iterable[str]) -> dict[str, Status]:
@@ -89,30 +120,33 @@ def _is_kept(path: str, size: int, sealed: int) -> bool:
     return True
 
 
-def _engine_agrees(engine: dict[str, str] | None, reference: str, image_id: str) -> bool:
+def engine_has(engine: dict[str, Any] | None, built: dict[str, Any]) -> bool:
     """Whether the engine has what the last build loaded; None stands for a build that asked no engine."""
     if engine is None:
         return True
-    answer = _ask(engine["socket"], f"/images/{reference}/json")
+    answer = ask_engine(engine["socket"], f"/images/{built['reference']}/json")
     if not engine["loaded"]:
         return answer is None
-    return answer is not None and json.loads(answer).get("Id") == image_id
+    # Engines with containerd's store call an image by its manifest's digest.
+    return answer is not None and json.loads(answer).get("Id") in (built["image_id"], built["digest"])
 
 
-def _ask(path: str, url: str) -> bytes | None:
-    """The body of an answer of the engine, None where no engine answers."""
+def ask_engine(path: str, url: str, body: bytes | None = None) -> bytes | None:
+    """The body of an answer of the engine, `{}` for a refusal, None where no engine answers."""
     import socket  # noqa: PLC0415
 
+    method = "GET" if body is None else "POST"
+    head = f"{method} {url} HTTP/1.0\r\nHost: engine\r\nContent-Length: {len(body or b'')}\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(60)
         try:
             connection.connect(path)
         except OSError:
             return None
         # HTTP/1.0 ends an answer with the connection: nothing to parse but one empty line.
-        connection.sendall(f"GET {url} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+        connection.sendall(head.encode() + (body or b""))
         answer = b""
         while chunk := connection.recv(1 << 16):
             answer += chunk
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return body if b" 200 " in head.partition(b"\r\n")[0] else b"{}"
+    top, _, content = answer.partition(b"\r\n\r\n")
+    return content if b" 200 " in top.partition(b"\r\n")[0] else b"{}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builder import data, unchanged
 from builder.builders.contents import entrypoint_files
@@ -17,7 +18,7 @@ from builder.lock.pylock import TOOLS_FILE
 from builder.oci.blobs import SEALED
 from builder.oci.cache import Cache
 from builder.oci.image import Image
-from builder.plan import BuiltImage
+from builder.plan import LABEL, BuildPlan, BuiltImage
 from builder.spec import FILE as SPEC
 from builder.spec import TrainingSpec, load_spec
 from builder.tools import cache_folder
@@ -43,34 +44,61 @@ class Watch:
         spec = load_spec(folder)
         return cls(folder, began, unchanged.look(_paths(folder, spec)), _is_plain(folder, spec))
 
-    def remember(
-        self,
-        arguments: Sequence[str],
-        told: str,
-        image: Image,
-        built: BuiltImage,
-        engine: dict[str, object] | None,
-    ) -> None:
-        """Write down that a build with these arguments need not be done again while nothing changes."""
-        settled = self.can_tell and unchanged.is_settled(self.seen, self.began)
+    def remember(self, build: Build) -> None:
+        """Write down what this build saw and made, for the next one to compare."""
         place = self.folder / unchanged.FILE
-        if not settled:
+        if not (self.can_tell and unchanged.is_settled(self.seen, self.began)):
             place.unlink(missing_ok=True)
             return
-        cache = Cache(cache_folder() / "oci")
-        blobs = {str(cache.blobs.path(layer.digest)): layer.size for layer in image.layers}
-        modules = unchanged.look(_modules())
+        blobs = Cache(cache_folder() / "oci").blobs
+        paths = {str(blobs.path(layer.digest)): layer.size for layer in build.image.layers}
+        code = build.image.layers[-1]
         known = {
-            "surroundings": unchanged.surroundings(arguments),
-            "files": self.seen | modules,
-            "blobs": {path: size for path, size in blobs.items() if Path(path).exists()},
+            "surroundings": unchanged.surroundings(build.arguments),
+            "folder": str(self.folder.absolute()),
+            "files": self.seen | unchanged.look(_modules()),
+            "code": {str(self.folder / file.path): file.path for file in build.plan.code},
+            "script": _script(build.plan.manifest["run"]),
+            "blobs": {path: size for path, size in paths.items() if Path(path).exists()},
+            "code_blob": str(blobs.path(code.digest)),
+            "code_unpacked": code.unpacked or code.size,
             "sealed": SEALED,
-            "engine": engine,
-            "reference": built.reference,
-            "image_id": built.image_id,
-            "told": told,
+            "engine": build.engine,
+            "push": build.pushed,
+            "attest": build.attest,
+            "pushed": build.image.digest,
+            "as_json": build.as_json,
+            "plan_label": f"{LABEL}.plan",
+            "plan": build.plan.model_dump(mode="json"),
+            "config": build.image.config.decode(),
+            "manifest": build.image.manifest.decode(),
+            "built": build.built.model_dump(mode="json"),
+            "told": build.told,
         }
         write_atomically(place, json.dumps(known))
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build that came to its end.
+
+    Attributes:
+        arguments: Of the command line.
+        told: What it printed, as JSON or not.
+        pushed: Whether it was published.
+        engine: Which engine it was loaded into, or was not there; None where none was asked.
+        attest: Whether SBOM and provenance were asked for, or were not wanted; None where nothing was said.
+    """
+
+    arguments: Sequence[str]
+    plan: BuildPlan
+    image: Image
+    built: BuiltImage
+    told: str
+    as_json: bool
+    pushed: bool
+    engine: dict[str, object] | None
+    attest: bool | None = None
 
 
 def engine_socket() -> str | None:
@@ -88,6 +116,10 @@ def _paths(folder: Path, spec: TrainingSpec) -> Iterator[str]:
     yield str(cache_folder() / "bases" / "index.json")
     yield from (str(data.base_images() / name) for name in ("catalogue.toml", "Dockerfile.j2"))
     yield from map(str, entrypoint_files().values())
+
+
+def _script(run: Mapping[str, Any]) -> str:
+    return str(run["script"] or f"{str(run['module']).replace('.', '/')}.py")
 
 
 def _git_paths(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from builder.plan import BuildPlan, BuiltImage
 
 
 class Builder(Protocol):
-    """What every builder does; `docker` is one, the daemonless `oci` will be another."""
+    """What every builder does; `docker` renders a Dockerfile, `oci` writes the layers itself."""
 
     def build(self, plan: BuildPlan, folder: Path) -> BuiltImage:
         """Build the plan's image from the project in `folder`.

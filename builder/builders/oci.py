@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from builder.bases import base_image
 from builder.builders.contents import entrypoint_files, environments
+from builder.code_layer import code_layer
 from builder.errors import UsageError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
@@ -102,19 +102,9 @@ class OciBuilder:
         return self._layer("the entrypoint", key, entries)
 
     def _code(self, plan: BuildPlan, folder: Path) -> Addendum:
-        manifest = json.dumps(plan.manifest, indent=2, sort_keys=True) + "\n"
-        key = ["code", [file.model_dump() for file in plan.code], manifest]
-
-        def entries() -> list[tar.Entry]:
-            files = [
-                tar.file(
-                    f"opt/app/{file.path}", folder / file.path, file.mode, size=file.size, sha256=file.sha256
-                )
-                for file in plan.code
-            ]
-            return [*files, tar.file("opt/trainpack/image.json", manifest.encode())]
-
-        return self._layer("code and manifest", key, entries)
+        code = [file.model_dump() for file in plan.code]
+        layer = code_layer(code, plan.manifest, folder, self._cache, self._epoch)
+        return _addendum(layer, "code and manifest")
 
     def _layer(self, title: str, key: Sequence[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
         blobs, epoch = self._cache.blobs, self._epoch

@@ -45,7 +45,12 @@ def main() -> NoReturn:
     if arguments[0] == "build":
         from builder.unchanged import told_before  # noqa: PLC0415
 
-        if (told := told_before(arguments)) is not None:
+        try:
+            told = told_before(arguments)
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            sys.exit(130)
+        if told is not None:
             print(told)
             sys.exit(0)
     from builder.cli.dispatch import run  # noqa: PLC0415  (typer takes most of a start)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builder.cli.attestations import AttestOption, attach_documents
+from builder.cli.attestations import AttestOption, attach_documents, layout_documents
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
+from builder.cli.text import describe_build
 from builder.errors import UsageError
-from builder.oci.image import Image
-from builder.plan import BuildPlan, BuiltImage
+from builder.oci.image import Image, Index
+from builder.plan import BuildPlan, BuiltImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
-from builder.watch import Watch
+from builder.watch import Build, Watch
 from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def build(
         str | None,
         typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
     ] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="linux/amd64, linux/arm64, or both with a comma: one index. Default: the spec's."),
+    ] = None,
     tag: Annotated[
         str | None,
         typer.Option(help="TAG or REPOSITORY:TAG in place of the version and the plan's hash."),
@@ -67,25 +72,34 @@ def build(
     """Build the image of trainpack.toml; its tag is the version and 12 digits of the plan's hash."""
     if (folder / FILE).is_file():
         workdir(folder)  # early, since a folder that has just changed is not trusted to stay as it is
-    if ensure_lock(folder, os.environ, update=update_lock):
-        note("resolved the requirements to pylock.toml")
-    ensure_base(folder, note)
+    platforms = list(dict.fromkeys(platform.split(","))) if platform else [None]
+    for each in platforms:
+        if ensure_lock(folder, os.environ, update=update_lock, platform=each):
+            note(f"resolved the requirements{f' for {each}' if each else ''}")
+        ensure_base(folder, note, each)
     watch = Watch.start(folder)
-    planned = read_plan(folder, os.environ)
+    plans = [read_plan(folder, os.environ, each) for each in platforms]
+    if len(plans) > 1:
+        _build_index(plans, folder, tag, output=output, push=push, attest=attest, as_json=as_json)
+        return
+    (planned,) = plans
     reference = _reference(planned, tag)
     note(f"building {reference}")
     if not _takes_oci(builder, planned, output):
         built = _build_docker(planned, folder, reference, push=push, attest=attest)
-        result(built.model_dump(mode="json"), as_json=as_json, text=lambda: _describe(built))
+        result(
+            built.model_dump(mode="json"), as_json=as_json, text=lambda: describe_build(built.model_dump())
+        )
         return
-    write = _writer(output, planned, reference, attest=bool(attest)) if output else None
+    write = _writer(output, plans, reference, attest=attest) if output else None
     image, built, engine = _build_oci(
         planned, folder, reference, write=write, load=load, push=push, attest=attest
     )
-    told = json.dumps(built.model_dump(mode="json"), indent=2) if as_json else _describe(built)
+    data = built.model_dump(mode="json")
+    told = json.dumps(data, indent=2) if as_json else describe_build(data)
     print(told, flush=True)
-    if not (push or output or update_lock):
-        watch.remember(sys.argv[1:], told, image, built, engine)
+    if not (output or update_lock or platform or tag):
+        watch.remember(Build(sys.argv[1:], planned, image, built, told, as_json, push, engine, attest))
 
 
 def _reference(planned: BuildPlan, tag: str | None) -> Reference:
@@ -114,7 +128,7 @@ def _build_oci(
     folder: Path,
     reference: Reference,
     *,
-    write: Callable[[Image], None] | None,
+    write: Callable[[Image | Index], None] | None,
     load: bool | None,
     push: bool,
     attest: bool | None,
@@ -134,9 +148,48 @@ def _build_oci(
 
         published = publish_kept(image, built, note, previous_push(folder))
         remember_push(folder, published)
-        attach_documents(folder, published, attest)
+        attach_documents(planned, published, attest)
     cache.trim()
     return image, built, engine
+
+
+def _build_index(
+    plans: Sequence[BuildPlan],
+    folder: Path,
+    tag: str | None,
+    *,
+    output: str | None,
+    push: bool,
+    attest: bool | None,
+    as_json: bool,
+) -> None:
+    """Images for several platforms under one tag; an engine holds one platform only, so none is asked."""
+    from builder.builders.oci import OciBuilder  # noqa: PLC0415
+    from builder.oci.cache import open_cache  # noqa: PLC0415
+
+    if not (push or output):
+        raise UsageError(
+            "images for several platforms go to a registry or a file", remedy="add --push or --output"
+        )
+    reference = _reference(plans[0], tag or index_tag(plans))
+    write = _writer(output, plans, reference, attest=attest) if output else None
+    note(f"building {reference} for {' and '.join(each.platform for each in plans)}")
+    cache = open_cache()
+    index = Index(tuple(OciBuilder(cache, os.environ, note).image(each, folder) for each in plans))
+    if write:
+        write(index)
+    if push:
+        from builder.publish import publish_index  # noqa: PLC0415
+
+        published = publish_index(index, reference, note)
+        for planned, image in zip(plans, index.images, strict=True):
+            one = published.model_copy(update={"image_id": image.id, "digest": image.digest})
+            attach_documents(planned, one, attest)
+    cache.trim()
+    images = {image.platform: image.digest for image in index.images}
+    data = {"reference": str(reference), "digest": index.digest, "images": images}
+    rows = [("reference", str(reference)), ("digest", index.digest), *images.items()]
+    result(data, as_json=as_json, text=lambda: table(rows))
 
 
 def _build_docker(
@@ -157,7 +210,7 @@ def _build_docker(
 
     published = publish(built, note)
     remember_push(folder, published)
-    attach_documents(folder, published, attest)
+    attach_documents(planned, published, attest)
     return built.model_copy(update={"digest": published.digest})
 
 
@@ -167,29 +220,19 @@ def _remember(folder: Path, planned: BuildPlan, built: BuiltImage) -> None:
 
 
 def _writer(
-    output: str, planned: BuildPlan, reference: Reference, *, attest: bool
-) -> Callable[[Image], None]:
+    output: str, plans: Sequence[BuildPlan], reference: Reference, *, attest: bool | None
+) -> Callable[[Image | Index], None]:
     from builder.oci.archive import write_archive  # noqa: PLC0415
+    from builder.oci.layout import write_layout  # noqa: PLC0415
 
     kind, _, place = output.partition(":")
     if kind == "oci" and place:
-        return lambda image: _write_layout(Path(place), image, planned, reference, attest=attest)
+        return lambda image: write_layout(
+            Path(place), image, reference.tag, layout_documents(plans, image) if attest else {}
+        )
     if kind == "archive" and place:
         return lambda image: write_archive(Path(place), image, reference)
     raise UsageError(f"{output!r}, expected oci:DIR or archive:FILE", place="--output")
-
-
-def _write_layout(
-    place: Path, image: Image, planned: BuildPlan, reference: Reference, *, attest: bool
-) -> None:
-    from builder.oci.layout import write_layout  # noqa: PLC0415
-
-    if not attest:
-        write_layout(place, image, reference.tag)
-        return
-    from builder.attestations import artifacts  # noqa: PLC0415
-
-    write_layout(place, image, reference.tag, artifacts(planned, image.digest))
 
 
 def _load(image: Image, built: BuiltImage, folder: Path, *, required: bool) -> dict[str, object] | None:
@@ -211,13 +254,3 @@ def _progress() -> Callable[[Events], list[Step]]:
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return watch
     return lambda events: tell(events, note)
-
-
-def _describe(image: BuiltImage) -> str:
-    rows = [
-        ("reference", image.reference),
-        ("image id", image.image_id),
-        ("digest", image.digest or "not pushed yet"),
-        ("size", f"{image.size / 1e6:.0f} MB in {len(image.layers)} layers"),
-    ]
-    return table(rows)

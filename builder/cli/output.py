@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from builder.cli.text import table
+
+__all__ = ["HERE", "FolderOption", "JsonOption", "note", "result", "table"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 FolderOption = Annotated[
@@ -26,13 +30,3 @@ def note(text: str) -> None:
 def result(data: Any, *, as_json: bool, text: Callable[[], str]) -> None:
     """Print the result: `data` as JSON, or the text."""
     print(json.dumps(data, indent=2, default=str) if as_json else text(), flush=True)
-
-
-def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
-    """Columns padded to their widest cell; the last is not padded."""
-    lines = [header, *rows] if header else list(rows)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) if lines else 0)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -13,7 +13,7 @@ from builder.containers import find_image
 from builder.errors import UsageError
 from builder.last_image import kept_image
 from builder.publish import adopt, publish, publish_kept
-from builder.workdir import last_build, previous_push, remember_build, remember_push
+from builder.workdir import last_build, last_plan, previous_push, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -48,7 +48,7 @@ def push(
         published = publish(built, note)
     remember_push(folder, published)
     if not image:
-        attach_documents(folder, published, attest)
+        attach_documents(last_plan(folder), published, attest)
     result(
         published.model_dump(),
         as_json=as_json,

@@ -63,7 +63,13 @@ class Lock(Record):
 
 
 def lock_project(
-    spec: TrainingSpec, folder: Path, *, glibc: str, environ: Mapping[str, str], upgrade: bool = False
+    spec: TrainingSpec,
+    folder: Path,
+    *,
+    glibc: str,
+    environ: Mapping[str, str],
+    upgrade: bool = False,
+    other: bool = False,
 ) -> None:
     """Resolve and write both locks, or neither; versions that are locked already stay where they can.
 
@@ -71,6 +77,7 @@ def lock_project(
         glibc: The C library of the base, `2.36`: newer wheels do not run there.
         environ: Where index, CA and proxy settings come from.
         upgrade: Forget what is locked and take the newest versions.
+        other: The spec's platform is another one than `trainpack.toml` declares; it has locks of its own.
 
     Raises:
         LockError: A requirement does not exist, cannot be resolved or cannot be installed into an image.
@@ -82,9 +89,10 @@ def lock_project(
 
     requirements = read_requirements(spec, folder)
     resolver = Resolver(spec.image, folder, glibc=glibc, environ=environ, upgrade=upgrade)
+    script, tools = lock_files(spec.image.platform if other else None)
     documents = {
-        FILE: _lock_script(resolver, spec.image, requirements),
-        TOOLS_FILE: resolver.resolve(TOOLS_FILE, _SDK),
+        script: _lock_script(resolver, spec.image, requirements, script),
+        tools: resolver.resolve(tools, _SDK),
     }
     for name, document in documents.items():
         _distributions(document, spec.image, glibc, name)
@@ -94,7 +102,7 @@ def lock_project(
     )
 
 
-def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str) -> Lock:
+def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str, other: bool = False) -> Lock:
     """Read both locks.
 
     Raises:
@@ -102,7 +110,8 @@ def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str) -> Lock:
     """
     inputs = _inputs(spec.image, read_requirements(spec, folder), glibc)
     packages, tools = (
-        _distributions(_read(folder / name, inputs), spec.image, glibc, name) for name in (FILE, TOOLS_FILE)
+        _distributions(_read(folder / name, inputs), spec.image, glibc, name)
+        for name in lock_files(spec.image.platform if other else None)
     )
     cuda = cuda_version(packages)
     return Lock(
@@ -110,9 +119,17 @@ def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str) -> Lock:
     )
 
 
-def is_locked(folder: Path) -> bool:
+def is_locked(folder: Path, other: str | None = None) -> bool:
     """Whether both locks are there, stale or not."""
-    return (folder / FILE).is_file() and (folder / TOOLS_FILE).is_file()
+    return all((folder / name).is_file() for name in lock_files(other))
+
+
+def lock_files(other: str | None) -> tuple[str, str]:
+    """The script's and the entrypoint's lock; for another platform than the spec's, with its name."""
+    if other is None:
+        return FILE, TOOLS_FILE
+    architecture = other.rpartition("/")[2]
+    return f"pylock.{architecture}.toml", f"pylock.trainpack-{architecture}.toml"
 
 
 _SDK = Requirements(file=None, content=SDK_REQUIREMENT, lines=())
@@ -132,22 +149,24 @@ def _hash(packages: Sequence[Distribution], tools: Sequence[Distribution]) -> st
     return hashlib.sha256(json.dumps(groups, separators=(",", ":")).encode()).hexdigest()
 
 
-def _lock_script(resolver: Resolver, image: ImageSpec, requirements: Requirements) -> dict[str, Any]:
+def _lock_script(
+    resolver: Resolver, image: ImageSpec, requirements: Requirements, file: str
+) -> dict[str, Any]:
     if image.torch == "auto":
-        return resolver.resolve(FILE, requirements)
+        return resolver.resolve(file, requirements)
     from builder.lock.torch_builds import FAMILY  # noqa: PLC0415
 
     offered = {name: resolver.cpu_builds(name) for name in FAMILY}
     if image.torch == "cuda":
         unwanted = [f"{name}!={version}" for name, versions in offered.items() for version in versions]
-        return resolver.resolve(FILE, requirements, unwanted)
+        return resolver.resolve(file, requirements, unwanted)
     if not offered["torch"]:
-        return resolver.resolve(FILE, requirements, [], "--torch-backend=cpu")
-    return _lock_cpu_torch(resolver, requirements, offered)
+        return resolver.resolve(file, requirements, [], "--torch-backend=cpu")
+    return _lock_cpu_torch(resolver, requirements, offered, file)
 
 
 def _lock_cpu_torch(
-    resolver: Resolver, requirements: Requirements, offered: Mapping[str, list[Version]]
+    resolver: Resolver, requirements: Requirements, offered: Mapping[str, list[Version]], file: str
 ) -> dict[str, Any]:
     """Take the CPU build of torch that everything else agrees with, and its companions' CPU builds.
 
@@ -158,19 +177,19 @@ def _lock_cpu_torch(
 
     declared = next((line for line in requirements.lines if line.name == "torch"), None)
     candidates = fitting(offered["torch"], str(Requirement(declared.text).specifier) if declared else "")
-    locked = resolver.locked(FILE, "torch")
+    locked = resolver.locked(file, "torch")
     failure: LockError | None = None
     for version in sorted(candidates, key=lambda version: version != locked):
         constraint = f"torch=={version}"
         try:
-            document = resolver.resolve(FILE, requirements, [constraint])
+            document = resolver.resolve(file, requirements, [constraint])
         except LockError as error:
             failure = failure or error
             if mentions("torch", "\n".join(error.details)) is None:
                 break
             continue
         companions = [f"{name}=={cpu}" for name in FAMILY[1:] if (cpu := _cpu_of(document, name, offered))]
-        return resolver.resolve(FILE, requirements, [constraint, *companions]) if companions else document
+        return resolver.resolve(file, requirements, [constraint, *companions]) if companions else document
     raise failure or _no_cpu_build(declared, offered["torch"])
 
 

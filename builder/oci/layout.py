@@ -10,16 +10,18 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from builder.errors import BlobError, ImageFormatError
 from builder.oci.artifact import Artifact
 from builder.oci.image import Image, Index, open_image
 from builder.oci.manifest import (
+    INDEX_TYPES,
     OCI_INDEX,
     Descriptor,
     canonical_json,
@@ -66,14 +68,17 @@ def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, plac
 
 
 def write_layout(
-    folder: Path, image: Image | Index, tag: str | None = None, artifacts: Sequence[Artifact] = ()
+    folder: Path,
+    image: Image | Index,
+    tag: str | None = None,
+    artifacts: Mapping[str, Sequence[Artifact]] = MappingProxyType({}),
 ) -> None:
     """Add an image to a layout, made where it is missing; what bore the tag before loses it.
 
     Blobs come first and the index last, so that a reader meets whole images only.
 
     Args:
-        artifacts: Documents that belong to the image.
+        artifacts: Documents that belong to an image, by its digest.
 
     Raises:
         BlobError: A layer's bytes are not those of its digest.
@@ -85,14 +90,17 @@ def write_layout(
         for content in (each.config, each.manifest):
             _put_bytes(folder, content)
     _put_bytes(folder, image.manifest)
-    for artifact in artifacts:
-        for content in (*(content for _, content in artifact.blobs), artifact.manifest(image.descriptor)):
+    documents = [
+        (artifact, each.descriptor) for each in image.images for artifact in artifacts.get(each.digest, ())
+    ]
+    for artifact, subject in documents:
+        for content in (*(content for _, content in artifact.blobs), artifact.manifest(subject)):
             _put_bytes(folder, content)
     with _locked(folder):
         _replace(folder / "oci-layout", LAYOUT)
         images = _tagged(_entries_or_none(folder), image.descriptor, tag)
-        documents = tuple(artifact.descriptor(image.descriptor) for artifact in artifacts)
-        _replace(folder / "index.json", _index(folder, images, documents))
+        added = [artifact.descriptor(subject) for artifact, subject in documents]
+        _replace(folder / "index.json", _index(folder, images, added))
 
 
 def _is_named(name: str, tag: str | None) -> bool:
@@ -105,14 +113,22 @@ def _tagged(entries: tuple[Descriptor, ...], added: Descriptor, tag: str | None)
     return (*kept, replace(added, annotations={REF_NAME: tag}) if tag else added)
 
 
-def _index(folder: Path, entries: tuple[Descriptor, ...], documents: tuple[Descriptor, ...]) -> bytes:
+def _index(folder: Path, entries: tuple[Descriptor, ...], documents: Sequence[Descriptor]) -> bytes:
     """The index of these entries, without documents about images that are not in it any more."""
-    digests = {each.digest for each in entries}
+    digests = {each.digest for each in _all_images(folder, entries)}
     images = [each for each in entries if not each.artifact_type]
     kept = [each for each in entries if each.artifact_type and _subject(folder, each) in digests]
-    added = [each for each in documents if each.digest not in digests]
+    added = [each for each in documents if each.digest not in {old.digest for old in kept}]
     manifests = [each.to_json() for each in (*images, *kept, *added)]
     return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+
+
+def _all_images(folder: Path, entries: Sequence[Descriptor]) -> Iterator[Descriptor]:
+    for entry in entries:
+        yield entry
+        if entry.media_type in INDEX_TYPES:
+            with _open(folder, entry) as file:
+                yield from parse_index(file.read(), str(folder))
 
 
 def _subject(folder: Path, document: Descriptor) -> str | None:

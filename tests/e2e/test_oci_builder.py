@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,40 @@ def test_an_edit_moves_the_last_layer_alone_and_sends_little(project: Path) -> N
     assert edited.json["layers"][:-1] == first["layers"][:-1]
     assert edited.json["layers"][-1] != first["layers"][-1]
     assert edited.stderr.count(": uploaded") == 2
+
+
+def test_an_edit_after_an_edit_makes_what_a_whole_build_makes(project: Path) -> None:
+    note = project / ".trainpack/unchanged.json"
+    (project / "pkg/notes.py").write_text("NOTE = 1\n", encoding="utf-8")
+    subprocess.run(["git", "init", "--quiet", project], check=True)
+    for options in (("--push", "--no-load"), ("--no-load",), ()):
+        build(project, *options)
+        for name, text in (
+            ("pkg/notes.py", "NOTE = 2\n"),
+            ("train.py", TRAIN + "# x\n"),
+            ("pkg/run.sh", "#!/bin/sh\n:\n"),
+        ):
+            time.sleep(0.05)  # what has just changed is not trusted to be seen
+            build(project, *options)
+            (project / name).write_text(text + f"# {options}\n", encoding="utf-8")
+            ended = succeed(project, "build", "--json", *options, env={"PYTHONPROFILEIMPORTTIME": "1"})
+            quick = ended.json
+            # The script's options decide the plan, so it alone needs all that plans are made with.
+            assert ("pydantic" in ended.stderr) == (name == "train.py")
+            note.unlink(missing_ok=True)
+            assert build(project, *options) == quick
+    assert docker.from_env().images.get(quick["reference"]).id == quick["image_id"]
+
+
+def test_an_edit_of_the_script_that_changes_an_option_is_planned_anew(project: Path) -> None:
+    build(project, "--no-load")
+    time.sleep(0.05)
+    build(project, "--no-load")
+    text = TRAIN.replace('"--epochs"', '"--max-epochs", dest="epochs"')
+    (project / "train.py").write_text(text, encoding="utf-8")
+    build(project, "--no-load")
+    planned = json.loads((project / ".trainpack/last-plan.json").read_text(encoding="utf-8"))
+    assert planned["manifest"]["parameters"]["epochs"]["argument"] == "--max-epochs"
 
 
 def test_a_changed_light_wheel_leaves_every_other_layer_as_it_is(project: Path) -> None:

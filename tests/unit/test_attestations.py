@@ -34,12 +34,12 @@ from builder.oci.layout import read_layout, write_layout
 from builder.oci.remote.pull import RegistryClient
 from builder.oci.remote.push import push
 from builder.oci.remote.referrers import referrers
-from builder.plan import BASE_DIGEST, LABEL, BuildPlan, PublishedImage
+from builder.plan import LABEL, BuildPlan, PublishedImage
+from builder.plan_data import BASE_DIGEST
 from builder.provenance import PROVENANCE, make_provenance
 from builder.reference import Reference, parse_reference
 from builder.sbom import SBOM, System, make_sbom, parse_status
 from builder.tools import CACHE
-from builder.workdir import remember_plan
 
 DIGEST = f"sha256:{'7' * 64}"
 STATUS = """Package: bsdutils
@@ -232,7 +232,7 @@ def test_a_layout_holds_the_documents_of_the_images_that_it_has(plan: BuildPlan,
     blobs, layout = Blobs(tmp_path / "blobs"), tmp_path / "layout"
     old, new = oci_images.image(blobs, b"old"), oci_images.image(blobs, b"new")
     for image in (old, new, new):
-        write_layout(layout, image, "1", artifacts(plan, image.digest))
+        write_layout(layout, image, "1", {image.digest: artifacts(plan, image.digest)})
     entries = json.loads((layout / "index.json").read_bytes())["manifests"]
     assert [each.get("artifactType") for each in entries] == [None, SBOM, PROVENANCE]
     assert read_layout(layout, "linux/amd64").digest == new.digest
@@ -244,12 +244,6 @@ def test_a_layout_holds_the_documents_of_the_images_that_it_has(plan: BuildPlan,
 def registry() -> Iterator[HostileRegistry]:
     with hostile_registry() as running:
         yield running
-
-
-@pytest.fixture
-def project(tmp_path: Path, plan: BuildPlan) -> Path:
-    remember_plan(tmp_path, plan)
-    return tmp_path
 
 
 def pushed(registry: HostileRegistry, plan: BuildPlan, folder: Path) -> PublishedImage:
@@ -266,14 +260,14 @@ def documents(image: PublishedImage) -> list[str | None]:
 
 
 def test_what_is_new_gets_its_documents_and_they_are_read_back(
-    registry: HostileRegistry, project: Path, plan: BuildPlan
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan
 ) -> None:
-    image = pushed(registry, plan, project)
+    image = pushed(registry, plan, tmp_path)
     reference = parse_reference(image.reference)
     with pytest.raises(ImageNotFoundError, match="no SBOM attached"):
         attached(reference, SBOM)
     for _ in range(2):
-        attach_documents(project, image, attest=None)
+        attach_documents(plan, image, attest=None)
         assert documents(image) == [SBOM, PROVENANCE]
     made = artifacts(plan, image.digest)
     assert (attached(reference, SBOM), attached(reference, PROVENANCE)) == tuple(
@@ -284,45 +278,57 @@ def test_what_is_new_gets_its_documents_and_they_are_read_back(
 
 
 def test_of_what_is_there_already_nothing_is_asked_unless_told(
-    registry: HostileRegistry, project: Path, plan: BuildPlan
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan
 ) -> None:
-    image = pushed(registry, plan, project)
+    image = pushed(registry, plan, tmp_path)
     there = image.model_copy(update={"new": False})
     asked: list[str] = []
     registry.judge = lambda method, path, number: asked.append(path)
-    attach_documents(project, there, attest=None)
-    attach_documents(project, image, attest=False)
+    attach_documents(plan, there, attest=None)
+    attach_documents(plan, image, attest=False)
     assert asked == []
-    attach_documents(project, there, attest=True)
+    attach_documents(plan, there, attest=True)
     assert asked
     assert documents(image) == [SBOM, PROVENANCE]
 
 
-def test_a_registry_that_refuses_them_is_a_warning_and_an_error_when_they_were_asked_for(
-    registry: HostileRegistry, project: Path, plan: BuildPlan, capsys: pytest.CaptureFixture[str]
+def test_what_no_commit_holds_is_attested_only_when_told(
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = pushed(registry, plan, project)
+    image = pushed(registry, plan, tmp_path)
+    dirty = plan.model_copy(update={"manifest": plan.manifest | {"revision": f"{'f' * 40}-dirty"}})
+    attach_documents(dirty, image, attest=None)
+    assert documents(image) == []
+    assert "not committed" in capsys.readouterr().err
+    attach_documents(dirty, image, attest=True)
+    assert documents(image) == [SBOM, PROVENANCE]
+
+
+def test_a_registry_that_refuses_them_is_a_warning_and_an_error_when_they_were_asked_for(
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pushed(registry, plan, tmp_path)
 
     def judge(method: str, path: str, number: int) -> Fault | None:
         refused = method == "PUT" and "/manifests/" in path
         return Fault(status=400, body=error("MANIFEST_INVALID")) if refused else None
 
     registry.judge = judge
-    attach_documents(project, image, attest=None)
+    attach_documents(plan, image, attest=None)
     told = capsys.readouterr().err
     assert "warning: pushed without SBOM and provenance" in told
     assert "MANIFEST_INVALID" in told
     assert "trainpack push --attest" in told
     with pytest.raises(RegistryError, match="MANIFEST_INVALID"):
-        attach_documents(project, image, attest=True)
+        attach_documents(plan, image, attest=True)
     assert RegistryClient(parse_reference(image.reference)).digest() == image.digest
 
 
 def test_of_another_plans_image_nothing_is_said(
-    registry: HostileRegistry, project: Path, plan: BuildPlan
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan
 ) -> None:
-    image = pushed(registry, plan, project).model_copy(update={"new": False})
-    remember_plan(project, plan.model_copy(update={"version": "9"}))
+    image = pushed(registry, plan, tmp_path).model_copy(update={"new": False})
+    other = plan.model_copy(update={"version": "9"})
     with pytest.raises(UsageError, match="not built here from the last plan"):
-        attach_documents(project, image, attest=True)
+        attach_documents(other, image, attest=True)
     assert documents(image) == []

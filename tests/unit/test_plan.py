@@ -11,7 +11,8 @@ from plans import SPEC, distribution, inputs, plan
 from trainpack_entrypoint.manifest import Manifest
 
 from builder.changes import compare
-from builder.plan import base_name, make_plan
+from builder.plan import CodeFile, base_name, make_plan
+from builder.plan_data import plan_hash, with_code
 from builder.spec import parse_spec
 
 
@@ -96,3 +97,14 @@ def test_the_baked_manifest_is_what_the_entrypoint_reads() -> None:
 def test_an_option_declared_in_the_spec_wins_over_the_scan() -> None:
     text = SPEC.replace("epochs = 10", 'epochs = { default = 10, argument = "-e" }')
     assert plan(text).manifest["parameters"]["epochs"]["argument"] == "-e"
+
+
+def test_a_plan_over_other_code_is_the_plan_that_would_be_made() -> None:
+    code = (CodeFile(path="train.py", mode=0o755, size=7, sha256="1" * 64),)
+    for before, after in (("f" * 40, "e" * 40), ("f" * 40, f"{'f' * 40}-dirty"), (None, None)):
+        first = make_plan(parse_spec(SPEC), inputs(cuda=True).model_copy(update={"revision": before}))
+        changes = {"revision": after, "code": code}
+        expected = make_plan(parse_spec(SPEC), inputs(cuda=True).model_copy(update=changes))
+        data = with_code(first.model_dump(mode="json"), [file.model_dump() for file in code], after)
+        assert data == expected.model_dump(mode="json")
+        assert plan_hash(data) == expected.hash

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import oci_images
 import pytest
+from plans import plan
 
 from builder import unchanged
 from builder.builders.contents import entrypoint_files
 from builder.oci.cache import open_cache
 from builder.plan import BuiltImage
-from builder.watch import Watch
+from builder.watch import Build, Watch
 from builder.workdir import workdir
 
 SPEC = '[image]\nname = "registry.example.com/a/b"\n[run]\nscript = "train.py"\n[data]\ntrain = "data"\n'
@@ -56,6 +57,10 @@ def build(folder: Path, engine: dict[str, object] | None = None) -> BuiltImage:
     # Real builds begin long after the last edit: its process has to start.
     time.sleep(0.03)
     watch = Watch.start(folder)
+    return end(watch, engine)
+
+
+def end(watch: Watch, engine: dict[str, object] | None = None) -> BuiltImage:
     image = oci_images.image(open_cache().blobs, b"layer")
     built = BuiltImage(
         reference="registry.example.com/a/b:1",
@@ -65,7 +70,7 @@ def build(folder: Path, engine: dict[str, object] | None = None) -> BuiltImage:
         size=1,
         layers=(),
     )
-    watch.remember(ARGUMENTS, "told", image, built, engine)
+    watch.remember(Build(ARGUMENTS, plan(), image, built, "told", False, False, engine))
     return built
 
 
@@ -161,9 +166,7 @@ def test_an_edit_after_the_look_is_noticed_though_the_build_came_to_its_end(proj
     time.sleep(0.03)
     watch = Watch.start(project)
     (project / "train.py").write_text("x = 3\n", encoding="utf-8")
-    image = oci_images.image(open_cache().blobs, b"layer")
-    built = BuiltImage(reference="a/b:1", image_id=image.id, digest=None, tag="1", size=1, layers=())
-    watch.remember(ARGUMENTS, "told", image, built, None)
+    end(watch)
     assert unchanged.told_before(ARGUMENTS) is None
 
 

@@ -33,6 +33,10 @@ _OCTETS = "application/octet-stream"
 Tell = Callable[[str], None]
 
 
+class TagTakenError(RegistryError):
+    """Another image is under a tag that is not to be moved."""
+
+
 @dataclass(frozen=True)
 class Transfer:
     """What a push did.
@@ -65,6 +69,8 @@ def push(
     mounts: Mapping[str, str] | None = None,
     tell: Tell = lambda _: None,
     like: str | None = None,
+    *,
+    keep_tag: bool = False,
 ) -> Transfer:
     """Push an image, or several of one index, under the reference's tag.
 
@@ -75,15 +81,17 @@ def push(
         tell: Receives one line of progress per blob.
         like: Digest of an image that the repository may still have: where it does, it has that one's layers,
             which are not asked for one by one.
+        keep_tag: Refuse to move the tag from another image.
 
     Raises:
         UsageError: The reference has no tag.
+        TagTakenError: Another image is under the tag, and it is not to be moved.
         RegistryError: The registry refused or failed.
         BlobError: A layer's bytes are not those of its digest.
     """
     if not reference.tag:
         raise UsageError("a push needs a tag", place=str(reference))
-    return _Push(image, reference, mounts or {}, tell).run(like)
+    return _Push(image, reference, mounts or {}, tell).run(like, keep_tag=keep_tag)
 
 
 def mounts_from(base: Reference, image: Image, target: Reference) -> dict[str, str]:
@@ -110,8 +118,8 @@ class _Push:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def run(self, like: str | None) -> Transfer:
-        if not self._is_there(self._image.descriptor, str(self._reference.tag)):
+    def run(self, like: str | None, *, keep_tag: bool) -> Transfer:
+        if not self._is_there(self._image.descriptor, str(self._reference.tag), keep_tag=keep_tag):
             known = self._layers_of(like) if like else frozenset()
             blobs = list(_blobs(self._image, self._mounts))
             self._upload_all([blob for blob in blobs if blob.descriptor.digest not in known])
@@ -122,13 +130,19 @@ class _Push:
             self._put_manifest(self._image, str(self._reference.tag))
         return Transfer(digest=self._image.digest, requests=self._transport.requests, **self._counts)
 
-    def _is_there(self, top: Descriptor, tag: str) -> bool:
+    def _is_there(self, top: Descriptor, tag: str, *, keep_tag: bool) -> bool:
         accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
         # Some registries deny reading a repository that the first push will make.
         answer = self._transport.request(
             "HEAD", f"manifests/{tag}", headers=accept, accept=(200, 401, 403, 404)
         )
-        return answer.status_code == 200 and answer.headers.get("Docker-Content-Digest") == top.digest
+        found = answer.headers.get("Docker-Content-Digest") if answer.status_code == 200 else None
+        if keep_tag and answer.status_code == 200 and found != top.digest:
+            raise TagTakenError(
+                f"the registry has another image under this tag: {found}, not {top.digest}",
+                place=str(self._reference),
+            )
+        return found == top.digest
 
     def _layers_of(self, digest: str) -> frozenset[str]:
         """The layers of an image of the repository, none where it has no such image any more."""
