@@ -28,7 +28,7 @@ from builder.oci.manifest import canonical_json, parse_manifest
 from builder.oci.tar import source_epoch
 from builder.plan_data import REVISION, plan_hash, with_code
 from builder.reference import Reference
-from builder.revision import UNCOMMITTED, is_dirty, revision
+from builder.revision import revision
 from builder.tools import cache_folder
 
 
@@ -151,23 +151,12 @@ def _push(known: Mapping[str, Any], image: Image, reference: Reference, plan: Ma
         done = push(image, reference, tell=_note, like=known["pushed"], keep_tag=True)
     except TagTakenError:
         return False
-    _attest(known["attest"], image, reference, plan, new=bool(done.existing + done.uploaded + done.mounted))
+    new = bool(done.existing + done.mounted + done.uploaded)
+    if new or known["attest"]:
+        from builder.attestations import attest  # noqa: PLC0415
+
+        attest(plan, reference, image.digest, _note, new=new, wanted=known["attest"])
     return True
-
-
-def _attest(
-    attest: bool | None, image: Image, reference: Reference, plan: Mapping[str, Any], *, new: bool
-) -> None:
-    if attest is None and new and is_dirty(plan["manifest"]["revision"]):
-        _note(UNCOMMITTED)  # what edits are, as a rule; this keeps them from importing what follows
-        return
-    if attest is False or not (attest or new):
-        return
-    from builder.cli.attestations import attach_documents  # noqa: PLC0415
-    from builder.plan import BuildPlan, PublishedImage  # noqa: PLC0415
-
-    published = PublishedImage(reference=str(reference), image_id=image.id, digest=image.digest, new=new)
-    attach_documents(BuildPlan.model_validate(plan), published, attest)
 
 
 def _remember(

@@ -14,17 +14,17 @@ from pydantic import Field
 from trainpack_entrypoint.manifest import Gpu, Manifest, Run
 from trainpack_entrypoint.schema import Parameter
 
-from builder import __version__
+from builder import __version__, plan_data
 from builder.plan_data import BASE_DIGEST, REVISION, plan_hash
 from builder.records import Record
 from builder.reference import Reference
 from builder.spec import TrainingSpec
 
 CONTRACT = "1"
-LABEL = "io.trainpack"
+LABEL = plan_data.LABEL
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
-VENV = "/opt/venv"
-TOOLS = "/opt/trainpack"
+VENV = plan_data.VENV
+TOOLS = plan_data.TOOLS
 # Of the wheel. Lower, and images have needless layers; higher, and a light change moves much.
 HEAVY_BYTES = 5_000_000
 USER = "1000:1000"

@@ -9,43 +9,47 @@ https://slsa.dev/spec/v1.0/provenance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from builder.oci.manifest import canonical_json
-from builder.plan import LABEL, BuildPlan
+from builder.plan_data import LABEL, plan_hash
 from builder.sbom import pypi_url
-from builder.spec import FILE
 
 PROVENANCE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-# What the parameters below mean: docs/decisions/attestations.md. Raised when their meaning changes.
+# What the parameters below mean: docs/decisions/0008-sbom-and-provenance.md. Raised when their meaning changes.
 BUILD_TYPE = "urn:trainpack:image:1"
+SPEC = "trainpack.toml"
 
 
-def make_provenance(plan: BuildPlan, digest: str) -> bytes:
-    """The statement about the image of that manifest digest, as canonical JSON. Pure."""
-    version = str(plan.manifest["trainpack"])
+def make_provenance(plan: Mapping[str, Any], digest: str) -> bytes:
+    """The statement about the image of that manifest digest, as canonical JSON. Pure.
+
+    Args:
+        plan: A BuildPlan as plain data.
+    """
+    version = str(plan["manifest"]["trainpack"])
     return canonical_json(
         {
             "_type": STATEMENT,
-            "subject": [{"name": plan.name.rpartition("/")[2], "digest": _digest(digest)}],
+            "subject": [{"name": str(plan["name"]).rpartition("/")[2], "digest": _digest(digest)}],
             "predicateType": PREDICATE,
             "predicate": {
                 "buildDefinition": {
                     "buildType": BUILD_TYPE,
                     "externalParameters": {
-                        "version": plan.version,
-                        "platform": plan.platform,
-                        "python": plan.python,
-                        "bytecode": plan.bytecode,
+                        "version": plan["version"],
+                        "platform": plan["platform"],
+                        "python": plan["python"],
+                        "bytecode": plan["bytecode"],
                     },
                     "internalParameters": {
-                        "contract": plan.labels[f"{LABEL}.contract"],
-                        "plan": plan.hash,
-                        "lock": plan.lock_hash,
-                        "entrypoint": plan.entrypoint_hash,
+                        "contract": plan["labels"][f"{LABEL}.contract"],
+                        "plan": plan_hash(plan),
+                        "lock": plan["lock_hash"],
+                        "entrypoint": plan["entrypoint_hash"],
                     },
                     "resolvedDependencies": list(_dependencies(plan)),
                 },
@@ -57,19 +61,21 @@ def make_provenance(plan: BuildPlan, digest: str) -> bytes:
     )
 
 
-def _dependencies(plan: BuildPlan) -> Iterator[dict[str, Any]]:
-    if plan.base.image_id:
-        yield {"name": f"base {plan.base.name}", "digest": _digest(plan.base.image_id)}
-    if revision := plan.manifest.get("revision"):
+def _dependencies(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if plan["base"]["image_id"]:
+        yield {"name": f"base {plan['base']['name']}", "digest": _digest(plan["base"]["image_id"])}
+    if revision := plan["manifest"].get("revision"):
         commit, _, dirty = revision.partition("-")
         # Of files that are not in that commit, the commit says little: who reads this must know.
         yield {"name": "code", "digest": {"gitCommit": commit}} | (
             {"annotations": {"uncommitted": True}} if dirty else {}
         )
-    yield from ({"name": FILE, "digest": {"sha256": file.sha256}} for file in plan.code if file.path == FILE)
+    yield from (
+        {"name": SPEC, "digest": {"sha256": file["sha256"]}} for file in plan["code"] if file["path"] == SPEC
+    )
     wheels = {
-        (pypi_url(wheel.name, wheel.version), wheel.sha256)
-        for wheel in (*plan.heavy, *plan.light, *plan.tools)
+        (pypi_url(wheel["name"], wheel["version"]), wheel["sha256"])
+        for wheel in (*plan["heavy"], *plan["light"], *plan["tools"])
     }
     yield from ({"uri": uri, "digest": {"sha256": sha256}} for uri, sha256 in sorted(wheels))
 

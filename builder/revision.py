@@ -11,10 +11,6 @@ from pathlib import Path
 _MAX_PATHS = 5000
 
 
-# Said instead of attesting what no commit holds; `--attest` attests it nevertheless.
-UNCOMMITTED = "the code is not committed, so no SBOM and provenance are attached; --attest attaches them"
-
-
 def is_dirty(commit: str | None) -> bool:
     """Whether a revision stands for files that differ from those of its commit."""
     return bool(commit) and str(commit).endswith("-dirty")

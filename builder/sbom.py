@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from builder.oci.files import read_files
 from builder.oci.image import Layer
 from builder.oci.manifest import canonical_json, digest_of
-from builder.plan import TOOLS, VENV, BuildPlan, Distribution
-from builder.records import Record
+from builder.plan_data import TOOLS, VENV
 
 SBOM = "application/vnd.cyclonedx+json"
 STATUS, RELEASE = "var/lib/dpkg/status", "usr/lib/os-release"
@@ -27,9 +27,11 @@ _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 _PY_VERSION = re.compile(r'#define PY_VERSION\s+"([^"]+)"')
 
 Component = dict[str, Any]
+Plan = Mapping[str, Any]
 
 
-class DebianPackage(Record):
+@dataclass(frozen=True)
+class DebianPackage:
     """An installed package.
 
     Attributes:
@@ -44,7 +46,8 @@ class DebianPackage(Record):
     source_version: str
 
 
-class System(Record):
+@dataclass(frozen=True)
+class System:
     """What a base has installed.
 
     Attributes:
@@ -100,8 +103,12 @@ def parse_status(text: str) -> Iterator[DebianPackage]:
             )
 
 
-def make_sbom(plan: BuildPlan, system: System) -> bytes:
-    """The document, as canonical JSON. Pure."""
+def make_sbom(plan: Plan, system: System) -> bytes:
+    """The document, as canonical JSON. Pure.
+
+    Args:
+        plan: A BuildPlan as plain data.
+    """
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -109,7 +116,7 @@ def make_sbom(plan: BuildPlan, system: System) -> bytes:
         "version": 1,
         "metadata": {
             "tools": {"components": [_trainpack(plan)]},
-            "component": {"type": "container", "name": _title(plan), "version": plan.version},
+            "component": {"type": "container", "name": _title(plan), "version": plan["version"]},
         },
         "components": [
             *_base(plan, system),
@@ -128,13 +135,13 @@ def pypi_url(name: str, version: str) -> str:
     return f"pkg:pypi/{_quoted(name)}@{_quoted(version)}"
 
 
-def _base(plan: BuildPlan, system: System) -> Iterator[Component]:
-    image_id = (plan.base.image_id or "").removeprefix("sha256:")
+def _base(plan: Plan, system: System) -> Iterator[Component]:
+    image_id = (plan["base"]["image_id"] or "").removeprefix("sha256:")
     hashes = {"hashes": _sha256(image_id)} if image_id else {}
     yield {
         "type": "container",
-        "name": plan.base.name,
-        "version": plan.base.reference.rpartition(":")[2],
+        "name": plan["base"]["name"],
+        "version": plan["base"]["reference"].rpartition(":")[2],
     } | hashes
     yield {"type": "operating-system", "name": system.distribution, "version": system.release}
     if system.python:
@@ -165,24 +172,25 @@ def _debian(package: DebianPackage, system: System) -> Component:
     }
 
 
-def _wheels(plan: BuildPlan) -> Iterator[Component]:
+def _wheels(plan: Plan) -> Iterator[Component]:
     """Each wheel once, with the environments that have it."""
-    places: dict[Distribution, list[str]] = {}
-    for prefix, wheels in ((VENV, (*plan.heavy, *plan.light)), (TOOLS, plan.tools)):
-        for wheel in sorted(wheels, key=lambda each: each.name):
-            places.setdefault(wheel, []).append(prefix)
-    for wheel, prefixes in places.items():
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for prefix, wheels in ((VENV, (*plan["heavy"], *plan["light"])), (TOOLS, plan["tools"])):
+        for wheel in sorted(wheels, key=lambda each: str(each["name"])):
+            key = (wheel["name"], wheel["version"], wheel["sha256"])
+            places.setdefault(key, []).append(prefix)
+    for (name, version, sha256), prefixes in places.items():
         yield {
             "type": "library",
-            "name": wheel.name,
-            "version": wheel.version,
-            "purl": pypi_url(wheel.name, wheel.version),
-            "hashes": _sha256(wheel.sha256),
+            "name": name,
+            "version": version,
+            "purl": pypi_url(name, version),
+            "hashes": _sha256(sha256),
         } | _found_in(*prefixes)
 
 
-def _trainpack(plan: BuildPlan) -> Component:
-    version = str(plan.manifest["trainpack"])
+def _trainpack(plan: Plan) -> Component:
+    version = str(plan["manifest"]["trainpack"])
     return {
         "type": "application",
         "name": "trainpack",
@@ -191,14 +199,14 @@ def _trainpack(plan: BuildPlan) -> Component:
     }
 
 
-def _code(plan: BuildPlan) -> Component:
+def _code(plan: Plan) -> Component:
     component = {"type": "application", "name": _title(plan)} | _found_in("/opt/app")
-    revision = plan.manifest.get("revision")
+    revision = plan["manifest"].get("revision")
     return component | ({"version": revision} if revision else {})
 
 
-def _title(plan: BuildPlan) -> str:
-    return plan.name.rpartition("/")[2]
+def _title(plan: Plan) -> str:
+    return str(plan["name"]).rpartition("/")[2]
 
 
 def _found_in(*places: str) -> Component:

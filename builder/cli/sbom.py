@@ -22,6 +22,9 @@ def sbom(
     provenance: Annotated[
         bool, typer.Option("--provenance", help="What an image in its registry was made from, instead.")
     ] = False,
+    platform: Annotated[
+        str, typer.Option(help="Which image, where there are several under one name.")
+    ] = "linux/amd64",
     output: Annotated[
         Path | None, typer.Option(help="Write the document to this file.", dir_okay=False)
     ] = None,
@@ -33,7 +36,7 @@ def sbom(
     Of an image in a registry, the document that is attached to it; of the last build, the one that its push
     attaches.
     """
-    content = _attached(image, provenance) if image else _made(folder, provenance)
+    content = _attached(image, provenance, platform) if image else _made(folder, provenance)
     if output:
         output.write_bytes(content)
         return
@@ -41,13 +44,13 @@ def sbom(
     result(document, as_json=as_json, text=lambda: _inputs(document) if provenance else _components(document))
 
 
-def _attached(image: str, provenance: bool) -> bytes:
+def _attached(image: str, provenance: bool, platform: str) -> bytes:
     from builder.attestations import attached  # noqa: PLC0415  (requests, not needed for --help)
     from builder.provenance import PROVENANCE  # noqa: PLC0415
     from builder.reference import parse_reference  # noqa: PLC0415
     from builder.sbom import SBOM  # noqa: PLC0415
 
-    return attached(parse_reference(image), PROVENANCE if provenance else SBOM)
+    return attached(parse_reference(image), PROVENANCE if provenance else SBOM, platform)
 
 
 def _made(folder: Path, provenance: bool) -> bytes:
@@ -60,7 +63,7 @@ def _made(folder: Path, provenance: bool) -> bytes:
     if not plan:
         raise UsageError("the plan of the last build is not known", remedy="`trainpack build` makes it")
     if not provenance:
-        return attestations.sbom(plan)
+        return attestations.sbom(plan.model_dump(mode="json"))
     pushed = last_push(folder, built.image_id)
     digest = built.digest or (pushed.digest if pushed else None)
     if not digest:
@@ -69,7 +72,7 @@ def _made(folder: Path, provenance: bool) -> bytes:
             place=built.reference,
             remedy="`trainpack push` first",
         )
-    return make_provenance(plan, digest)
+    return make_provenance(plan.model_dump(mode="json"), digest)
 
 
 def _components(document: dict[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +75,18 @@ def system() -> System:
     return System(distribution="debian", release="12", packages=packages, python=None)
 
 
+def data(plan: BuildPlan) -> dict[str, Any]:
+    return plan.model_dump(mode="json")
+
+
 def sbom(plan: BuildPlan | None = None) -> dict[str, Any]:
-    document = json.loads(make_sbom(plan or plans.plan(), system()))
+    document = json.loads(make_sbom(data(plan or plans.plan()), system()))
     assert isinstance(document, dict)
     return document
 
 
 def provenance(plan: BuildPlan | None = None) -> dict[str, Any]:
-    document = json.loads(make_provenance(plan or plans.plan(), DIGEST))
+    document = json.loads(make_provenance(data(plan or plans.plan()), DIGEST))
     assert isinstance(document, dict)
     return document
 
@@ -92,7 +99,7 @@ def test_the_documents_are_golden(cuda: bool) -> None:
 
 
 def test_the_sbom_is_valid_cyclonedx_and_its_library_reads_it() -> None:
-    content = make_sbom(plans.plan(), system())
+    content = make_sbom(data(plans.plan()), system())
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content.decode()) is None
     read = Bom.from_json(json.loads(content))  # type: ignore[attr-defined]
     assert len(read.components) == len(sbom()["components"])
@@ -107,7 +114,7 @@ def test_package_urls_are_canonical() -> None:
 
 
 def test_the_provenance_is_a_statement_that_in_totos_library_takes() -> None:
-    content = make_provenance(plans.plan(), DIGEST)
+    content = make_provenance(data(plans.plan()), DIGEST)
     Statement.copy_from_pb(json_format.Parse(content, StatementMessage())).validate()
     json_format.ParseDict(provenance()["predicate"], Provenance())
 
@@ -147,7 +154,7 @@ def test_nothing_of_an_address_a_secret_or_a_machine_is_in_them() -> None:
     private = plans.distribution("numpy", "2.4.6", 4, where="https://user:s3cret@pypi.internal.example")
     plan = plans.plan(plans.SPEC.replace('"resnet18"', '"s3cret"'))
     plan = plan.model_copy(update={"light": (private,)})
-    text = make_sbom(plan, system()) + make_provenance(plan, DIGEST)
+    text = make_sbom(data(plan), system()) + make_provenance(data(plan), DIGEST)
     for word in (b"s3cret", b"internal.example", b"registry.example", str(Path.cwd()).encode(), b"https://u"):
         assert word not in text
 
@@ -161,8 +168,8 @@ def test_the_address_that_a_wheel_comes_from_changes_neither() -> None:
             )
         }
     )
-    assert make_sbom(elsewhere, system()) == make_sbom(plans.plan(), system())
-    assert make_provenance(elsewhere, DIGEST) == make_provenance(plans.plan(), DIGEST)
+    assert make_sbom(data(elsewhere), system()) == make_sbom(data(plans.plan()), system())
+    assert make_provenance(data(elsewhere), DIGEST) == make_provenance(data(plans.plan()), DIGEST)
 
 
 def test_other_content_has_another_serial_number_and_an_edit_of_the_code_leaves_the_sbom_as_it_is() -> None:
@@ -215,29 +222,36 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildPlan:
 
 def test_what_a_base_has_installed_is_read_from_its_layers_once(plan: BuildPlan, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "layers")
-    found = base_system(plan, cache)
-    assert found == system().model_copy(update={"python": "3.11.9"})
+    found = base_system(data(plan), cache)
+    assert found == replace(system(), python="3.11.9")
     for layer in base_image(plan.base).layers:
         (tmp_path / "cache" / "bases" / "blobs" / "sha256" / layer.digest[7:]).unlink()
-    assert base_system(plan, cache) == found
+    assert base_system(data(plan), cache) == found
 
 
 def test_a_base_that_was_built_anew_is_not_described_as_the_old_one(plan: BuildPlan, tmp_path: Path) -> None:
     base_of(tmp_path / "cache", STATUS.replace("bsdutils", "other"))
     with pytest.raises(ImageFormatError, match="the base is sha256:"):
-        artifacts(plan, DIGEST)
+        artifacts(data(plan), DIGEST)
 
 
 def test_a_layout_holds_the_documents_of_the_images_that_it_has(plan: BuildPlan, tmp_path: Path) -> None:
     blobs, layout = Blobs(tmp_path / "blobs"), tmp_path / "layout"
     old, new = oci_images.image(blobs, b"old"), oci_images.image(blobs, b"new")
     for image in (old, new, new):
-        write_layout(layout, image, "1", {image.digest: artifacts(plan, image.digest)})
+        write_layout(layout, image, "1", {image.digest: artifacts(data(plan), image.digest)})
     entries = json.loads((layout / "index.json").read_bytes())["manifests"]
     assert [each.get("artifactType") for each in entries] == [None, SBOM, PROVENANCE]
     assert read_layout(layout, "linux/amd64").digest == new.digest
     manifest = json.loads((layout / "blobs" / "sha256" / entries[2]["digest"][7:]).read_bytes())
     assert manifest["subject"]["digest"] == new.digest
+
+
+def test_attaching_imports_little_since_pushes_are_short() -> None:
+    code = (
+        "import sys, builder.attestations; sys.exit(bool({'pydantic', 'typer', 'docker'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.fixture
@@ -269,7 +283,7 @@ def test_what_is_new_gets_its_documents_and_they_are_read_back(
     for _ in range(2):
         attach_documents(plan, image, attest=None)
         assert documents(image) == [SBOM, PROVENANCE]
-    made = artifacts(plan, image.digest)
+    made = artifacts(data(plan), image.digest)
     assert (attached(reference, SBOM), attached(reference, PROVENANCE)) == tuple(
         each.content for each in made
     )
