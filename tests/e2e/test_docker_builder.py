@@ -45,7 +45,7 @@ def image_of(project: Path) -> Image:
 
 
 def test_values_arrive_in_the_image_as_they_were_written(project: Path) -> None:
-    succeed(project, "build")
+    succeed(project, "build", "--builder", "docker")
     assert f"QUOTED={VALUE}" in image_of(project).attrs["Config"]["Env"]
 
 
@@ -53,7 +53,7 @@ def test_values_arrive_in_the_image_as_they_were_written(project: Path) -> None:
 def test_system_packages_are_in_the_image_and_apt_is_not(project: Path) -> None:
     spec = SPEC.format(image='system-packages = ["git"]', value=VALUE)
     (project / "trainpack.toml").write_text(spec, encoding="utf-8")
-    succeed(project, "build")
+    succeed(project, "build", "--builder", "docker")
     script = "git --version && ! command -v apt-get"
     output: bytes = docker.from_env().containers.run(
         image_of(project), ["-c", script], entrypoint="sh", remove=True, network_mode="none"
@@ -64,12 +64,12 @@ def test_system_packages_are_in_the_image_and_apt_is_not(project: Path) -> None:
 def test_a_build_without_changes_gives_the_same_image_and_an_edit_moves_only_the_last_layer(
     project: Path,
 ) -> None:
-    first = succeed(project, "build", "--json").json
-    again = succeed(project, "build", "--json")
+    first = succeed(project, "build", "--builder", "docker", "--json").json
+    again = succeed(project, "build", "--builder", "docker", "--json")
     assert again.json["image_id"] == first["image_id"]
     assert "RUN" not in again.stderr.replace("(cached)", "").split("building")[0]
     (project / "train.py").write_text("print('training', 2)\n", encoding="utf-8")
-    edited = succeed(project, "build", "--json").json
+    edited = succeed(project, "build", "--builder", "docker", "--json").json
     assert edited["tag"] != first["tag"]
     assert edited["layers"][:-2] == first["layers"][:-2]
     assert edited["layers"] != first["layers"]
@@ -84,7 +84,7 @@ def test_no_tool_secret_ca_or_address_of_a_package_index_is_in_the_image(
     netrc = tmp_path / "netrc"
     netrc.write_text("machine index.example.com login me password hidden-in-netrc\n", encoding="utf-8")
     netrc.chmod(0o600)
-    built = succeed(project, "build", env={"NETRC": str(netrc)})
+    built = succeed(project, "build", "--builder", "docker", env={"NETRC": str(netrc)})
     exported = tmp_path / "image.tar"
     with exported.open("wb") as file:
         file.writelines(image_of(project).save())
@@ -109,7 +109,7 @@ def test_a_requirement_that_does_not_exist_is_a_spec_error_and_leaves_no_lock(pr
     (project / "requirements.txt").write_text(
         "numpy\nno-such-distribution-of-trainpack==1.0\n", encoding="utf-8"
     )
-    ended = trainpack(project, "build")
+    ended = trainpack(project, "build", "--builder", "docker")
     assert ended.code == 2
     assert "no-such-distribution-of-trainpack" in ended.stderr
     assert "Traceback" not in ended.output
@@ -119,7 +119,7 @@ def test_a_requirement_that_does_not_exist_is_a_spec_error_and_leaves_no_lock(pr
 def test_a_failing_step_shows_its_last_lines_and_the_line_of_the_dockerfile(project: Path) -> None:
     image = 'system-packages = ["no-such-package-of-debian"]'
     (project / "trainpack.toml").write_text(SPEC.format(image=image, value="x"), encoding="utf-8")
-    ended = trainpack(project, "build")
+    ended = trainpack(project, "build", "--builder", "docker")
     assert ended.code == 1
     assert "Unable to locate package no-such-package-of-debian" in ended.stderr
     assert "error: Dockerfile:10: the step failed: system packages" in ended.stderr
@@ -130,7 +130,7 @@ def test_a_failing_step_shows_its_last_lines_and_the_line_of_the_dockerfile(proj
 def test_system_packages_are_installed_and_leave_no_package_lists(project: Path) -> None:
     image = 'system-packages = ["libgomp1"]'
     (project / "trainpack.toml").write_text(SPEC.format(image=image, value="x"), encoding="utf-8")
-    succeed(project, "build")
+    succeed(project, "build", "--builder", "docker")
     listing = docker.from_env().containers.run(
         image_of(project),
         ["-c", "ls /usr/lib/x86_64-linux-gnu/libgomp.so.1 /var/lib/apt/lists"],
@@ -142,7 +142,9 @@ def test_system_packages_are_installed_and_leave_no_package_lists(project: Path)
 
 
 def test_an_engine_that_does_not_answer_is_named_with_its_remedy(project: Path) -> None:
-    ended = trainpack(project, "build", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    ended = trainpack(
+        project, "build", "--builder", "docker", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    )
     assert ended.code == 1
     assert "unix:///nowhere/docker.sock" in ended.stderr
     assert "DOCKER_HOST" in ended.stderr
@@ -153,7 +155,7 @@ def test_ctrl_c_while_building_ends_with_130_and_leaves_nothing_half_written(pro
     (project / "requirements.txt").write_text("scikit-learn\n", encoding="utf-8")
     succeed(project, "lock")
     process = subprocess.Popen(
-        [TRAINPACK, "build"],
+        [TRAINPACK, "build", "--builder", "docker"],
         cwd=project,
         stderr=subprocess.PIPE,
         text=True,
@@ -193,7 +195,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_written_state(small_disk: Path, 
     (small_disk / "train.py").write_text("print('training')\n", encoding="utf-8")
     (small_disk / "trainpack.toml").write_text(SPEC.format(image="", value="x"), encoding="utf-8")
     (small_disk / "weights.bin").write_bytes(b"x" * 700_000)
-    ended = trainpack(small_disk, "build")
+    ended = trainpack(small_disk, "build", "--builder", "docker")
     assert ended.code == 1
     assert "No space left on device" in ended.stderr
     assert "Traceback" not in ended.output
@@ -244,7 +246,7 @@ def test_an_engine_with_a_full_disk_is_told_with_its_remedy(
     project: Path, small_engine: dict[str, str]
 ) -> None:
     (project / "weights.bin").write_bytes(os.urandom(1 << 20) * 400)
-    ended = trainpack(project, "build", env=small_engine)
+    ended = trainpack(project, "build", "--builder", "docker", env=small_engine)
     assert ended.code == 1
     assert "no space left on device" in ended.stderr
     assert "docker system df" in ended.stderr
