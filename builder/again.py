@@ -152,10 +152,10 @@ def _push(known: Mapping[str, Any], image: Image, reference: Reference, plan: Ma
     except TagTakenError:
         return False
     new = bool(done.existing + done.mounted + done.uploaded)
-    if new or known["attest"]:
+    if known["attest"] or (new and known["attest"] is None):
         from builder.attestations import attest  # noqa: PLC0415
 
-        attest(plan, reference, image.digest, _note, new=new, wanted=known["attest"])
+        attest(plan, reference, image.digest, _note, new=new, wanted=bool(known["attest"]))
     return True
 
 

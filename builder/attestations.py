@@ -67,23 +67,19 @@ def _records(plan: Plan, paths: tuple[str, ...], cache: Cache) -> Layer:
     return write_layer([tar.file(path, content) for path, content in files.items()], cache.blobs)
 
 
-def attest(
-    plan: Plan, reference: Reference, digest: str, tell: Tell, *, new: bool, wanted: bool | None
-) -> None:
+def attest(plan: Plan, reference: Reference, digest: str, tell: Tell, *, new: bool, wanted: bool) -> None:
     """Attach SBOM and provenance to an image in its registry; those that it has already stay as they are.
 
     Args:
         digest: The digest of the image's manifest.
         tell: Receives one line for each document, or why there is none.
-        new: Whether the image was just pushed. Of one that was there before, nothing is asked unless told.
-        wanted: Whether to attach, None for the default: to new images, unless their code is uncommitted. A
-            registry that takes no documents then costs a warning, not the push.
+        new: Whether the image was just pushed.
+        wanted: Whether that was asked for. By default, uncommitted code is not attested, and a registry that
+            takes no documents costs a warning, not the push.
 
     Raises:
         TrainpackError: They are wanted, and could not be made or attached.
     """
-    if wanted is False or not (wanted or new):
-        return
     if not wanted and is_dirty(plan["manifest"]["revision"]):
         tell("the code is not committed, so no SBOM and provenance are attached; --attest attaches them")
         return

@@ -19,7 +19,7 @@ from builder.sbom import pypi_url
 PROVENANCE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-# What the parameters below mean: docs/decisions/0008-sbom-and-provenance.md. Raised when their meaning changes.
+# Raised when the meaning of its parameters changes: docs/decisions/0008-sbom-and-provenance.md.
 BUILD_TYPE = "urn:trainpack:image:1"
 SPEC = "trainpack.toml"
 

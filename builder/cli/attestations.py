@@ -36,7 +36,7 @@ def attach_documents(plan: BuildPlan | None, published: PublishedImage, attest: 
 
     if plan:
         data, reference = plan.model_dump(mode="json"), parse_reference(published.reference)
-        attestations.attest(data, reference, published.digest, note, new=published.new, wanted=attest)
+        attestations.attest(data, reference, published.digest, note, new=published.new, wanted=bool(attest))
     elif attest:
         raise UsageError("the plan of the last build is not known", remedy="`trainpack build` makes it")
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,24 @@ def test_uncommitted_edits_are_not_attested_until_that_is_asked_for(project: Pat
     assert "trainpack push --attest" in missing.stderr
     succeed(project, "push", "--attest")
     assert len(listed(pushed.json["reference"], pushed.json["digest"])) == 2
+
+
+def test_an_edit_gets_its_own_provenance_and_the_sbom_that_was_there(project: Path) -> None:
+    (project / "notes.py").write_text("NOTE = 1\n", encoding="utf-8")
+    for _ in range(2):
+        first = build(project, "--push")
+        time.sleep(0.05)  # what has just changed is not trusted to be seen
+    (project / "notes.py").write_text("NOTE = 2\n", encoding="utf-8")
+    command = ("build", "--no-load", "--json", "--push")
+    ended = succeed(project, *command, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "pydantic" not in ended.stderr
+    edited = ended.json
+    assert edited["digest"] != first["digest"]
+    assert len(listed(edited["reference"], edited["digest"])) == 2
+    before, after = (succeed(project, "sbom", each["reference"], "--json").json for each in (first, edited))
+    assert before == after
+    made = succeed(project, "sbom", edited["reference"], "--provenance", "--json").json
+    assert made["subject"][0]["digest"] == {"sha256": edited["digest"].removeprefix("sha256:")}
 
 
 def test_an_image_of_the_docker_builder_gets_the_same_sbom(project: Path) -> None:
