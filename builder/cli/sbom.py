@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,8 +40,12 @@ def sbom(
     if output:
         output.write_bytes(content)
         return
-    document = json.loads(content)
-    result(document, as_json=as_json, text=lambda: _inputs(document) if provenance else _components(document))
+    from builder.oci.manifest import parse_object  # noqa: PLC0415
+
+    document = parse_object(content, image or str(folder))
+    result(
+        document, as_json=as_json, text=lambda: _describe(document, _inputs if provenance else _components)
+    )
 
 
 def _attached(image: str, provenance: bool, platform: str) -> bytes:
@@ -73,6 +77,17 @@ def _made(folder: Path, provenance: bool) -> bytes:
             remedy="`trainpack push` first",
         )
     return make_provenance(plan.model_dump(mode="json"), digest)
+
+
+def _describe(document: dict[str, Any], describe: Callable[[dict[str, Any]], str]) -> str:
+    try:
+        return describe(document)
+    except (LookupError, TypeError, AttributeError):
+        from builder.errors import ImageFormatError  # noqa: PLC0415
+
+        raise ImageFormatError(
+            "the document is not of the form that trainpack writes", remedy="--json prints it as it is"
+        ) from None
 
 
 def _components(document: dict[str, Any]) -> str:

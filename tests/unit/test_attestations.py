@@ -13,6 +13,7 @@ from typing import Any
 import oci_images
 import plans
 import pytest
+from commands import trainpack
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -29,6 +30,7 @@ from builder.bases import base_image
 from builder.cli.attestations import attach_documents
 from builder.errors import ImageFormatError, ImageNotFoundError, RegistryError, UsageError
 from builder.oci import tar
+from builder.oci.artifact import Artifact
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache
 from builder.oci.image import Addendum, Changes, Image, append, empty
@@ -36,7 +38,7 @@ from builder.oci.layer import write_layer
 from builder.oci.layout import read_layout, write_layout
 from builder.oci.remote.pull import RegistryClient
 from builder.oci.remote.push import push
-from builder.oci.remote.referrers import referrers
+from builder.oci.remote.referrers import attach, referrers
 from builder.plan import LABEL, BuildPlan, PublishedImage
 from builder.plan_data import BASE_DIGEST
 from builder.provenance import PROVENANCE, make_provenance
@@ -289,6 +291,20 @@ def test_what_is_new_gets_its_documents_and_they_are_read_back(
     )
     read = json.loads(attached(Reference(reference.repository, digest=image.digest), PROVENANCE))
     assert read["subject"][0]["digest"] == {"sha256": image.digest.removeprefix("sha256:")}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b'{"components": [1]}', "not of the form that trainpack writes"), (b"{", "what is not JSON")],
+)
+def test_a_document_of_another_tool_that_cannot_be_shown_is_told(
+    registry: HostileRegistry, tmp_path: Path, plan: BuildPlan, content: bytes, told: str
+) -> None:
+    image = pushed(registry, plan, tmp_path)
+    attach(parse_reference(image.reference), image.digest, [Artifact(SBOM, content)])
+    ended = trainpack(tmp_path, "sbom", image.reference)
+    assert ended.code == 1
+    assert told in ended.stderr
 
 
 def test_of_what_is_there_already_nothing_is_asked_unless_told(
