@@ -62,7 +62,7 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
     built = _built(known, image, reference, layer)
     if not _load(known["engine"], image, reference, built):
         return None
-    if known["push"] and not _push(known, image, reference):
+    if known["push"] and not _push(known, image, reference, plan):
         return None
     told = json.dumps(built, indent=2) if known["as_json"] else describe_build(built)
     _remember(known, folder, plan, image, built)
@@ -155,14 +155,19 @@ def _load(engine: dict[str, Any] | None, image: Image, reference: Reference, bui
     return unchanged.engine_has(engine, built)
 
 
-def _push(known: Mapping[str, Any], image: Image, reference: Reference) -> bool:
+def _push(known: Mapping[str, Any], image: Image, reference: Reference, plan: Mapping[str, Any]) -> bool:
     """Whether the registry has the image now; False where something else is under its tag."""
     from builder.oci.remote.push import TagTakenError, push  # noqa: PLC0415
 
     try:
-        push(image, reference, tell=_note, like=known["pushed"], keep_tag=True)
+        done = push(image, reference, tell=_note, like=known["pushed"], keep_tag=True)
     except TagTakenError:
         return False
+    new = bool(done.existing + done.mounted + done.uploaded)
+    if known["attest"] or (new and known["attest"] is None):
+        from builder.attestations import attest  # noqa: PLC0415
+
+        attest(plan, reference, image.digest, _note, new=new, wanted=bool(known["attest"]))
     return True
 
 

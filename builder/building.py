@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.documents import attach_documents, layout_documents
 from builder.errors import UsageError
 from builder.oci.image import Image, Index
-from builder.plan import BuildPlan, BuiltImage, index_tag
+from builder.plan import BuildPlan, BuiltImage, PublishedImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
@@ -34,6 +35,7 @@ class BuildRequest:
         output: `oci:DIR` or `archive:FILE`, where the image is written too.
         platforms: Others than the one that `trainpack.toml` declares.
         tag: `TAG` or `REPOSITORY:TAG` in place of the version and the plan's hash.
+        attest: Attach SBOM and provenance; None does to what is new in its registry, its code committed.
     """
 
     builder: str = "auto"
@@ -43,6 +45,7 @@ class BuildRequest:
     output: str | None = None
     platforms: tuple[str, ...] = ()
     tag: str | None = None
+    attest: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,25 @@ class Made:
     engine: dict[str, object] | None
     watch: Watch
 
-    def remember(self, arguments: Sequence[str], told: str, *, as_json: bool, pushed: bool) -> None:
+    def remember(self, arguments: Sequence[str], told: str, *, as_json: bool, request: BuildRequest) -> None:
         """Let a build with these arguments tell the same at once, while nothing changes.
 
         Args:
             told: What the command printed, as JSON or not.
-            pushed: Whether the image was published.
+            request: What the build was asked for.
         """
         if self.image:
-            build = Build(arguments, self.plan, self.image, self.built, told, as_json, pushed, self.engine)
+            build = Build(
+                arguments,
+                self.plan,
+                self.image,
+                self.built,
+                told,
+                as_json,
+                request.push,
+                self.engine,
+                request.attest,
+            )
             self.watch.remember(build)
 
 
@@ -121,7 +134,7 @@ def build_index(
         )
     plans, _ = _planned(folder, environ, request, say)
     reference = _reference(plans[0], request.tag or index_tag(plans))
-    write = _writer(request.output, reference) if request.output else None
+    write = _writer(request, plans, reference)
     say(f"building {reference} for {' and '.join(each.platform for each in plans)}")
     cache = open_cache()
     index = Index(tuple(OciBuilder(cache, environ, say).image(each, folder) for each in plans))
@@ -130,7 +143,10 @@ def build_index(
     if request.push:
         from builder.publish import publish_index  # noqa: PLC0415
 
-        publish_index(index, reference, say)
+        published = publish_index(index, reference, say)
+        for planned, image in zip(plans, index.images, strict=True):
+            one = published.model_copy(update={"image_id": image.id, "digest": image.digest})
+            attach_documents(planned, one, request.attest, say)
     cache.trim()
     images = {image.platform: image.digest for image in index.images}
     return {"reference": str(reference), "digest": index.digest, "images": images}
@@ -187,7 +203,7 @@ class _Build:
         from builder.builders.oci import OciBuilder, built_image  # noqa: PLC0415
         from builder.oci.cache import open_cache  # noqa: PLC0415
 
-        write = _writer(self.request.output, self.reference) if self.request.output else None
+        write = _writer(self.request, [self.planned], self.reference)
         cache = open_cache()
         image = OciBuilder(cache, self.environ, self.say).image(self.planned, self.folder)
         built = self._named(built_image(self.planned, image))
@@ -199,7 +215,7 @@ class _Build:
             from builder.publish import publish_kept  # noqa: PLC0415
 
             published = publish_kept(image, built, self.say, previous_push(self.folder))
-            remember_push(self.folder, published)
+            self._remember_push(published)
         cache.trim()
         return Made(self.planned, built, image, engine, watch)
 
@@ -218,7 +234,7 @@ class _Build:
         from builder.publish import publish  # noqa: PLC0415
 
         published = publish(built, self.say)
-        remember_push(self.folder, published)
+        self._remember_push(published)
         return built.model_copy(update={"digest": published.digest})
 
     def _named(self, built: BuiltImage) -> BuiltImage:
@@ -227,6 +243,10 @@ class _Build:
     def _remember(self, built: BuiltImage) -> None:
         remember_plan(self.folder, self.planned)
         remember_build(self.folder, built)
+
+    def _remember_push(self, published: PublishedImage) -> None:
+        remember_push(self.folder, published)
+        attach_documents(self.planned, published, self.request.attest, self.say)
 
     def _load(self, image: Image, built: BuiltImage) -> dict[str, object]:
         """Give the image to the engine where there is one; what the next build may ask of that engine."""
@@ -243,13 +263,19 @@ class _Build:
         return {"socket": engine_socket(), "loaded": loaded}
 
 
-def _writer(output: str, reference: Reference) -> Callable[[Image | Index], None]:
+def _writer(
+    request: BuildRequest, plans: Sequence[BuildPlan], reference: Reference
+) -> Callable[[Image | Index], None] | None:
     from builder.oci.archive import write_archive  # noqa: PLC0415
     from builder.oci.layout import write_layout  # noqa: PLC0415
 
-    kind, _, place = output.partition(":")
+    if request.output is None:
+        return None
+    kind, _, place = request.output.partition(":")
     if kind == "oci" and place:
-        return lambda image: write_layout(Path(place), image, reference.tag)
+        return lambda image: write_layout(
+            Path(place), image, reference.tag, layout_documents(plans, image) if request.attest else {}
+        )
     if kind == "archive" and place:
         return lambda image: write_archive(Path(place), image, reference)
-    raise UsageError(f"{output!r}, expected oci:DIR or archive:FILE", place="--output")
+    raise UsageError(f"{request.output!r}, expected oci:DIR or archive:FILE", place="--output")

@@ -14,7 +14,7 @@ from pydantic import Field
 from trainpack_entrypoint.manifest import Gpu, Manifest, Run
 from trainpack_entrypoint.schema import Parameter
 
-from builder import __version__
+from builder import __version__, plan_data
 from builder.flags import gpus_of
 from builder.plan_data import BASE_DIGEST, REVISION, plan_hash
 from builder.records import Record
@@ -22,10 +22,10 @@ from builder.reference import Reference
 from builder.spec import TrainingSpec
 
 CONTRACT = "1"
-LABEL = "io.trainpack"
+LABEL = plan_data.LABEL
 ENTRYPOINT = ("/usr/bin/tini", "-s", "--", "/opt/trainpack/bin/python", "-I", "-m", "trainpack_entrypoint")
-VENV = "/opt/venv"
-TOOLS = "/opt/trainpack"
+VENV = plan_data.VENV
+TOOLS = plan_data.TOOLS
 # Of the wheel. Lower, and images have needless layers; higher, and a light change moves much.
 HEAVY_BYTES = 5_000_000
 USER = "1000:1000"
@@ -161,11 +161,16 @@ class BuiltImage(Record):
 
 
 class PublishedImage(Record):
-    """An image in a registry: the image id that was pushed, and the manifest digest it got there."""
+    """An image in a registry: the image id that was pushed, and the manifest digest it got there.
+
+    Attributes:
+        new: Whether this push brought it there.
+    """
 
     reference: str
     image_id: str
     digest: str
+    new: bool = False
 
 
 class Inputs(Record):

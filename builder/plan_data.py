@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LABEL = "io.trainpack"
+VENV = "/opt/venv"
+TOOLS = "/opt/trainpack"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 REVISION = "org.opencontainers.image.revision"
 

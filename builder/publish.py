@@ -42,13 +42,12 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     reference = parse_reference(image.reference)
     _check_tag(reference)
     _check_engine(image)
-    digest = _published(reference, image.image_id)
-    if digest:
-        tell(f"{reference} is in the registry already, with this image id")
-    else:
-        digest = _push(reference, tell)
-        _read_back(reference, digest)
-    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+    published = _published(reference, image.image_id)
+    if published:
+        return _there_already(reference, image, published, tell)
+    digest = _push(reference, tell)
+    _read_back(reference, digest)
+    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest, new=True)
 
 
 def publish_kept(
@@ -68,17 +67,23 @@ def publish_kept(
     """
     reference = parse_reference(built.reference)
     _check_tag(reference)
-    digest = _published(reference, image.id)
+    published = _published(reference, image.id)
+    if published:
+        return _there_already(reference, built, published, tell)
     same = before and parse_reference(before.reference).repository == reference.repository
-    if digest:
-        tell(f"{reference} is in the registry already, with this image id")
-    else:
-        digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
-    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest)
+    digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
+    return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest, new=True)
 
 
-def publish_index(index: Index, reference: Reference, tell: Callable[[str], None]) -> str:
-    """Push the images of several platforms under one tag; returns the digest of their index.
+def _there_already(
+    reference: Reference, image: BuiltImage, digest: str, tell: Callable[[str], None]
+) -> PublishedImage:
+    tell(f"{reference} is in the registry already, with this image id")
+    return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest)
+
+
+def publish_index(index: Index, reference: Reference, tell: Callable[[str], None]) -> PublishedImage:
+    """Push the images of several platforms under one tag; an index is its own image id.
 
     Raises:
         UsageError: The tag is missing or is `latest`.
@@ -88,14 +93,15 @@ def publish_index(index: Index, reference: Reference, tell: Callable[[str], None
     try:
         found = RegistryClient(reference).digest()
     except (ImageNotFoundError, RegistryDeniedError):
-        return push(index, reference, tell=tell).digest
+        digest = push(index, reference, tell=tell).digest
+        return PublishedImage(reference=str(reference), image_id=digest, digest=digest, new=True)
     if found != index.digest:
         raise RegistryError(
             f"the registry has {found} under this tag, not {index.digest}; a tag is never moved",
             place=str(reference),
         )
     tell(f"{reference} is in the registry already")
-    return found
+    return PublishedImage(reference=str(reference), image_id=found, digest=found)
 
 
 def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, PublishedImage]:

@@ -11,6 +11,11 @@ from pathlib import Path
 _MAX_PATHS = 5000
 
 
+def is_dirty(commit: str | None) -> bool:
+    """Whether a revision stands for files that differ from those of its commit."""
+    return bool(commit) and str(commit).endswith("-dirty")
+
+
 def revision(folder: Path, paths: Sequence[str]) -> str | None:
     """The last commit that touched one of `paths`, plus `-dirty` when one differs from it or is untracked.
 

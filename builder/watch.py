@@ -69,6 +69,7 @@ class Watch:
             "sealed": SEALED,
             "engine": build.engine,
             "push": build.pushed,
+            "attest": build.attest,
             "pushed": build.image.digest,
             "as_json": build.as_json,
             "plan_label": f"{LABEL}.plan",
@@ -90,6 +91,7 @@ class Build:
         told: What it printed, as JSON or not.
         pushed: Whether it was published.
         engine: Which engine it was loaded into, or was not there; None where none was asked.
+        attest: Whether SBOM and provenance were asked for, or were not wanted; None where nothing was said.
     """
 
     arguments: Sequence[str]
@@ -100,6 +102,7 @@ class Build:
     as_json: bool
     pushed: bool
     engine: dict[str, object] | None
+    attest: bool | None = None
 
 
 def engine_socket() -> str | None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "push": "Publish the image to its registry.",
     "attach": "Attach the image to a ModelVersion.",
     "trace": "Follow an image, version, experiment or file to all that it is linked to.",
+    "sbom": "Show what is in an image: its SBOM, or its provenance.",
     "models": "The ModelVersions of a store: show, edit, check, compare, copy; their files.",
     "experiments": "The experiments of a store: show, create, attach datasets, publish.",
     "datasets": "The dataset versions of a store: add, list, show.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from builder.building import BuildRequest, Follow, build_index, build_project
-from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
+from builder.cli.output import HERE, AttestOption, FolderOption, JsonOption, note, result, table
 from builder.cli.printing import describe_build
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def build(
         bool | None,
         typer.Option("--load/--no-load", help="Give the image to the engine. Default: where one answers."),
     ] = None,
+    attest: AttestOption = None,
     output: Annotated[
         str | None,
         typer.Option(metavar="oci:DIR|archive:FILE", help="Also write the image to a layout or an archive."),
@@ -67,6 +68,7 @@ def build(
         output=output,
         platforms=tuple(platform.split(",")) if platform else (),
         tag=tag,
+        attest=attest,
     )
     if len(set(request.platforms)) > 1:
         index = build_index(folder, os.environ, request, say=note)
@@ -77,7 +79,7 @@ def build(
     told = json.dumps(data, indent=2) if as_json else describe_build(data)
     print(told, flush=True)
     if not (output or update_lock or platform or tag):
-        made.remember(sys.argv[1:], told, as_json=as_json, pushed=push)
+        made.remember(sys.argv[1:], told, as_json=as_json, request=request)
 
 
 def _progress() -> Follow:

@@ -11,6 +11,7 @@ from builder.cli.printing import announcer, difference, note, result, table, val
 
 __all__ = [
     "HERE",
+    "AttestOption",
     "FolderOption",
     "JsonOption",
     "announcer",
@@ -25,5 +26,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 FolderOption = Annotated[
     Path,
     typer.Option("--folder", "-C", help="The folder of trainpack.toml.", file_okay=False, exists=True),
+]
+AttestOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--attest/--no-attest",
+        help="Attach SBOM and provenance. Default: to what is new in its registry, its code committed.",
+        show_default=False,
+    ),
 ]
 HERE = Path()

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.output import HERE, FolderOption, JsonOption, note, result
+from builder.cli.output import HERE, AttestOption, FolderOption, JsonOption, note, result
 from builder.containers import find_image
+from builder.documents import attach_documents
+from builder.errors import UsageError
 from builder.last_image import kept_image
 from builder.publish import adopt, publish, publish_kept
-from builder.workdir import last_build, previous_push, remember_build, remember_push
+from builder.workdir import last_build, last_plan, previous_push, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,6 +28,7 @@ def push(
         bool,
         typer.Option("--adopt", help="Take the image that the registry has under this tag; then test it."),
     ] = False,
+    attest: AttestOption = None,
     folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,6 +36,8 @@ def push(
 
     A tag is never moved: pushing the same image again is done already, another image under it is refused.
     """
+    if attest and (image or take):
+        raise UsageError("only the last build is known well enough to be attested", place="--attest")
     built = find_image(image) if image else last_build(folder)
     if take:
         adopted, published = adopt(built, note)
@@ -42,6 +47,8 @@ def push(
     else:
         published = publish(built, note)
     remember_push(folder, published)
+    if not image:
+        attach_documents(last_plan(folder), published, attest, note)
     result(
         published.model_dump(),
         as_json=as_json,

@@ -10,21 +10,25 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from builder.errors import BlobError, ImageFormatError
+from builder.oci.artifact import Artifact
 from builder.oci.image import Image, Index, open_image
 from builder.oci.manifest import (
+    INDEX_TYPES,
     OCI_INDEX,
     Descriptor,
     canonical_json,
     digest_of,
     of_platform,
     parse_index,
+    parse_manifest,
 )
 from builder.oci.streams import CHUNK, verifying
 
@@ -54,6 +58,7 @@ def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, plac
     Raises:
         ImageFormatError: It has none of that tag, or none for that platform.
     """
+    entries = tuple(entry for entry in entries if not entry.artifact_type)
     names = [str(entry.annotations.get(REF_NAME)) for entry in entries]
     # Some tools write the whole reference as the name, some only its tag.
     found = tuple(entry for entry, name in zip(entries, names, strict=True) if _is_named(name, tag))
@@ -62,10 +67,18 @@ def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, plac
     return found[0] if len(found) == 1 else of_platform(found, platform, place)
 
 
-def write_layout(folder: Path, image: Image | Index, tag: str | None = None) -> None:
+def write_layout(
+    folder: Path,
+    image: Image | Index,
+    tag: str | None = None,
+    artifacts: Mapping[str, Sequence[Artifact]] = MappingProxyType({}),
+) -> None:
     """Add an image to a layout, made where it is missing; what bore the tag before loses it.
 
     Blobs come first and the index last, so that a reader meets whole images only.
+
+    Args:
+        artifacts: Documents that belong to an image, by its digest.
 
     Raises:
         BlobError: A layer's bytes are not those of its digest.
@@ -77,21 +90,51 @@ def write_layout(folder: Path, image: Image | Index, tag: str | None = None) -> 
         for content in (each.config, each.manifest):
             _put_bytes(folder, content)
     _put_bytes(folder, image.manifest)
+    documents = [
+        (artifact, each.descriptor) for each in image.images for artifact in artifacts.get(each.digest, ())
+    ]
+    for artifact, subject in documents:
+        for content in (*(content for _, content in artifact.blobs), artifact.manifest(subject)):
+            _put_bytes(folder, content)
     with _locked(folder):
         _replace(folder / "oci-layout", LAYOUT)
-        _replace(folder / "index.json", _index(_entries_or_none(folder), image.descriptor, tag))
+        images = _tagged(_entries_or_none(folder), image.descriptor, tag)
+        added = [artifact.descriptor(subject) for artifact, subject in documents]
+        _replace(folder / "index.json", _index(folder, images, added))
 
 
 def _is_named(name: str, tag: str | None) -> bool:
     return tag is None or name == tag or name.endswith(f":{tag}")
 
 
-def _index(entries: tuple[Descriptor, ...], added: Descriptor, tag: str | None) -> bytes:
+def _tagged(entries: tuple[Descriptor, ...], added: Descriptor, tag: str | None) -> tuple[Descriptor, ...]:
     others = [each for each in entries if tag is None or each.annotations.get(REF_NAME) != tag]
     kept = [each for each in others if tag is not None or each.digest != added.digest]
-    named = replace(added, annotations={REF_NAME: tag}) if tag else added
-    manifests = [each.to_json() for each in (*kept, named)]
+    return (*kept, replace(added, annotations={REF_NAME: tag}) if tag else added)
+
+
+def _index(folder: Path, entries: tuple[Descriptor, ...], documents: Sequence[Descriptor]) -> bytes:
+    """The index of these entries, without documents about images that are not in it any more."""
+    digests = {each.digest for each in _all_images(folder, entries)}
+    images = [each for each in entries if not each.artifact_type]
+    kept = [each for each in entries if each.artifact_type and _subject(folder, each) in digests]
+    added = [each for each in documents if each.digest not in {old.digest for old in kept}]
+    manifests = [each.to_json() for each in (*images, *kept, *added)]
     return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+
+
+def _all_images(folder: Path, entries: Sequence[Descriptor]) -> Iterator[Descriptor]:
+    for entry in entries:
+        yield entry
+        if entry.media_type in INDEX_TYPES:
+            with _open(folder, entry) as file:
+                yield from parse_index(file.read(), str(folder))
+
+
+def _subject(folder: Path, document: Descriptor) -> str | None:
+    with _open(folder, document) as file:
+        subject = parse_manifest(file.read(), str(folder), document.media_type).subject
+    return subject.digest if subject else None
 
 
 def _entries(folder: Path) -> tuple[Descriptor, ...]:

@@ -40,6 +40,7 @@ class Descriptor:
 
     Attributes:
         platform: `os/architecture`, for a manifest in an index.
+        artifact_type: What a manifest in an index is, where it is no image.
     """
 
     media_type: str
@@ -47,6 +48,7 @@ class Descriptor:
     size: int
     platform: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The descriptor as manifests hold it."""
@@ -56,6 +58,8 @@ class Descriptor:
             document["platform"] = {"os": system, "architecture": architecture}
         if self.annotations:
             document["annotations"] = dict(self.annotations)
+        if self.artifact_type:
+            document["artifactType"] = self.artifact_type
         return document
 
 
@@ -142,6 +146,7 @@ def parse_descriptor(document: object, place: str) -> Descriptor:
     if not isinstance(document, dict):
         raise ImageFormatError(f"{shown(document)} in place of a descriptor", place=place)
     size, media_type = document.get("size"), document.get("mediaType")
+    artifact_type = document.get("artifactType")
     if type(size) is not int or size < 0:
         raise ImageFormatError(f"the size {shown(size)} of a blob, expected a count of bytes", place=place)
     if not isinstance(media_type, str):
@@ -152,6 +157,7 @@ def parse_descriptor(document: object, place: str) -> Descriptor:
         size=size,
         platform=_platform(document.get("platform")),
         annotations=_strings(document.get("annotations"), place),
+        artifact_type=artifact_type if isinstance(artifact_type, str) else None,
     )
 
 

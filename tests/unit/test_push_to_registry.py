@@ -12,6 +12,7 @@ import pytest
 from registries import HTPASSWD, PASSWORD, USER, log_in, registry
 
 from builder.errors import RegistryDeniedError
+from builder.oci.artifact import Artifact
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache
 from builder.oci.image import Image, Index
@@ -98,10 +99,13 @@ def test_an_index_leads_each_platform_to_its_image(host: str, image: Image, tmp_
 def test_a_document_is_found_by_the_image_that_it_belongs_to(host: str, image: Image) -> None:
     reference = target(host, "a/sbom:1")
     push(image, reference)
-    attach(reference, image.descriptor, b'{"bomFormat":"CycloneDX"}', "application/vnd.cyclonedx+json")
+    artifact = Artifact("application/vnd.cyclonedx+json", b'{"bomFormat":"CycloneDX"}')
+    attach(reference, image.digest, [artifact])
     found = referrers(reference, image.digest)
     assert len(found) == 1
-    assert RegistryClient(Reference(reference.repository, digest=found[0].digest)).digest() == found[0].digest
+    assert found[0].artifact_type == artifact.media_type
+    client = RegistryClient(Reference(reference.repository, digest=found[0].digest))
+    assert client.document() == artifact.content
 
 
 def test_a_push_needs_the_right_password(image: Image, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hostile_registry import Fault, HostileRegistry, error, hostile_registry
 
 from builder.errors import BlobError, RegistryDeniedError, RegistryError, RegistryUnavailableError, UsageError
+from builder.oci.artifact import Artifact
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache
 from builder.oci.image import Image, Index
@@ -194,8 +195,8 @@ def test_documents_that_belong_to_an_image_are_found_by_its_digest(
     registry.referrers = with_api
     push(image, target(registry))
     assert referrers(target(registry), image.digest) == ()
-    for content in (b"{}", b"[]", b"[]"):
-        attach(target(registry), image.descriptor, content, "application/vnd.cyclonedx+json")
+    for contents in ([b"{}"], [b"{}", b"[]"], [b"[]"]):
+        attach(target(registry), image.digest, [Artifact("text/plain", content) for content in contents])
     assert len(referrers(target(registry), image.digest)) == 2
     assert has(registry, image)
 

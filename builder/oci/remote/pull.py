@@ -118,6 +118,18 @@ class RegistryClient:
         """The image's labels."""
         return dict((self.config().get("config") or {}).get("Labels") or {})
 
+    def document(self) -> bytes:
+        """The content of what is no image but one document: an SBOM, a provenance.
+
+        Raises:
+            RegistryError: As `manifest`; or it is something else.
+        """
+        layers = self._parsed().layers
+        if len(layers) != 1 or layers[0].size > DOCUMENT_BYTES:
+            raise self.transport.odd("a manifest that is not of one document")
+        with self._blob(layers[0]) as blob:
+            return blob.read()
+
     def image_ids(self) -> tuple[str, ...]:
         """All digests that an engine may call this image's id: of its config, manifest or index."""
         return (self._parsed().config.digest, self.image_manifest().digest, self.manifest().digest)

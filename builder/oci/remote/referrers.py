@@ -5,14 +5,17 @@ Registries without the referrers API keep the list under a tag that is made from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from builder.errors import ImageNotFoundError
+from builder.oci.artifact import Artifact
 from builder.oci.manifest import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
-    Manifest,
     canonical_json,
     digest_of,
     parse_index,
@@ -22,34 +25,34 @@ from builder.oci.remote.push import put_manifest, upload
 from builder.oci.remote.transport import Transport
 from builder.reference import Reference
 
-EMPTY_TYPE, EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
 
-
-def attach(reference: Reference, subject: Descriptor, content: bytes, media_type: str) -> str:
-    """Push a document that belongs to an image; the same document again is the same manifest.
+def attach(reference: Reference, digest: str, artifacts: Sequence[Artifact]) -> tuple[Descriptor, ...]:
+    """Push documents that belong to an image; the same document again is the same manifest.
 
     Args:
         reference: The image's repository.
-        subject: The image's manifest.
-        media_type: What the document is: `application/vnd.cyclonedx+json`.
+        digest: The digest of the image's manifest.
 
     Returns:
-        The digest of the document's own manifest.
+        The documents' own manifests.
 
     Raises:
+        ImageNotFoundError: The registry has no such image.
         RegistryError: The registry refused or failed.
     """
     registry = _writer(reference)
-    document = Descriptor(media_type, digest_of(content), len(content))
-    empty = Descriptor(EMPTY_TYPE, digest_of(EMPTY), len(EMPTY))
-    for descriptor, data in ((document, content), (empty, EMPTY)):
-        upload(registry, descriptor, data)
-    manifest = Manifest(OCI_MANIFEST, empty, (document,), {}, subject, media_type).to_bytes()
-    descriptor = Descriptor(OCI_MANIFEST, digest_of(manifest), len(manifest))
-    answer = put_manifest(registry, manifest, descriptor, descriptor.digest)
-    if "OCI-Subject" not in answer.headers:
-        _list_by_tag(registry, subject.digest, descriptor, media_type)
-    return descriptor.digest
+    subject = _manifest(registry, digest)
+    blobs = {blob.digest: (blob, content) for artifact in artifacts for blob, content in artifact.blobs}
+    for blob, content in blobs.values():
+        upload(registry, blob, content)
+    attached = tuple(artifact.descriptor(subject) for artifact in artifacts)
+    answers = [
+        put_manifest(registry, artifact.manifest(subject), descriptor, descriptor.digest)
+        for artifact, descriptor in zip(artifacts, attached, strict=True)
+    ]
+    if not all("OCI-Subject" in answer.headers for answer in answers):
+        _list_by_tag(registry, digest, attached)
+    return attached
 
 
 def referrers(reference: Reference, digest: str) -> tuple[Descriptor, ...]:
@@ -66,6 +69,13 @@ def referrers(reference: Reference, digest: str) -> tuple[Descriptor, ...]:
         return _listed(registry, digest)[0]
     with registry.format_errors():
         return parse_index(answer.content, str(reference))
+
+
+def _manifest(registry: Transport, digest: str) -> Descriptor:
+    accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
+    answer = registry.request("GET", f"manifests/{digest}", headers=accept)
+    registry.verify(digest_of(answer.content), digest)
+    return Descriptor(answer.headers.get("Content-Type", OCI_MANIFEST), digest, len(answer.content))
 
 
 def _writer(reference: Reference) -> Transport:
@@ -88,10 +98,11 @@ def _listed(registry: Transport, digest: str) -> tuple[tuple[Descriptor, ...], l
         return entries, parse_object(answer.content, place)["manifests"]
 
 
-def _list_by_tag(registry: Transport, digest: str, added: Descriptor, artifact_type: str) -> None:
-    _, entries = _listed(registry, digest)
-    ours = added.to_json() | {"artifactType": artifact_type}
-    if any(entry["digest"] == added.digest for entry in entries):
+def _list_by_tag(registry: Transport, digest: str, attached: Sequence[Descriptor]) -> None:
+    known, entries = _listed(registry, digest)
+    digests = {each.digest for each in known}
+    added = [each.to_json() for each in attached if each.digest not in digests]
+    if not added:
         return
-    index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, ours]})
+    index = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, *added]})
     put_manifest(registry, index, Descriptor(OCI_INDEX, digest_of(index), len(index)), _tag(digest))

@@ -1,0 +1,135 @@
+"""SBOM and provenance of an image: made from its plan, attached to it in its registry, and read from there.
+
+Plans are plain data here, and what reads bases and registries is imported where it is used: attaching is a
+part of a push, which is over in less time than such imports take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from builder.errors import ImageFormatError, ImageNotFoundError, TrainpackError, UsageError
+from builder.oci import tar
+from builder.oci.artifact import Artifact
+from builder.oci.cache import Cache, cache_key, open_cache
+from builder.oci.files import read_files
+from builder.oci.image import Layer
+from builder.oci.layer import write_layer
+from builder.oci.remote.referrers import attach, referrers
+from builder.plan_data import BASE_DIGEST, LABEL, plan_hash
+from builder.provenance import PROVENANCE, make_provenance
+from builder.reference import Reference
+from builder.revision import is_dirty
+from builder.sbom import SBOM, System, make_sbom, read_system, record_paths
+
+NAMES = {SBOM: "SBOM", PROVENANCE: "provenance"}
+
+Plan = Mapping[str, Any]
+Tell = Callable[[str], None]
+
+
+def artifacts(plan: Plan, digest: str) -> tuple[Artifact, ...]:
+    """The documents about the image of that manifest digest.
+
+    Raises:
+        ImageFormatError: The plan's base is not the one that is kept.
+        BlobError: What is kept of it is damaged.
+    """
+    return Artifact(SBOM, sbom(plan)), Artifact(PROVENANCE, make_provenance(plan, digest))
+
+
+def sbom(plan: Plan) -> bytes:
+    """The SBOM of a plan; and the errors of `artifacts`."""
+    return make_sbom(plan, base_system(plan, open_cache()))
+
+
+def base_system(plan: Plan, cache: Cache) -> System:
+    """What the plan's base has installed; its layers are read once, and what they say is kept."""
+    paths = record_paths(plan["python"])
+    key = cache_key("what is installed", plan["base"]["image_id"], paths)
+    return read_system([cache.layer(key, lambda: _records(plan, paths, cache))], plan["python"])
+
+
+def _records(plan: Plan, paths: tuple[str, ...], cache: Cache) -> Layer:
+    from builder.bases import base_image  # noqa: PLC0415
+    from builder.plan import Base  # noqa: PLC0415
+
+    wanted = Base.model_validate(plan["base"])
+    base = base_image(wanted)
+    if base.id != wanted.image_id:
+        raise ImageFormatError(
+            f"the base is {base.id} by now, expected {wanted.image_id}",
+            place=wanted.reference,
+            remedy="`trainpack build` builds upon the new one",
+        )
+    files = read_files(base.layers, paths)
+    return write_layer([tar.file(path, content) for path, content in files.items()], cache.blobs)
+
+
+def attest(plan: Plan, reference: Reference, digest: str, tell: Tell, *, new: bool, wanted: bool) -> None:
+    """Attach SBOM and provenance to an image in its registry; those that it has already stay as they are.
+
+    Args:
+        digest: The digest of the image's manifest.
+        tell: Receives one line for each document, or why there is none.
+        new: Whether the image was just pushed.
+        wanted: Whether that was asked for. By default, uncommitted code is not attested, and a registry that
+            takes no documents costs a warning, not the push.
+
+    Raises:
+        TrainpackError: They are wanted, and could not be made or attached.
+    """
+    if not wanted and is_dirty(plan["manifest"]["revision"]):
+        tell("the code is not committed, so no SBOM and provenance are attached; --attest attaches them")
+        return
+    try:
+        if not new:
+            _check_origin(plan, reference, digest)
+        for each in attach(reference, digest, artifacts(plan, digest)):
+            tell(f"attached {NAMES[str(each.artifact_type)]} {each.digest}")
+    except TrainpackError as error:
+        if wanted:
+            raise
+        tell(f"warning: pushed without SBOM and provenance: {error}; `trainpack push --attest` tries again")
+
+
+def _check_origin(plan: Plan, reference: Reference, digest: str) -> None:
+    """Refuse to say of an image what is only known of another one."""
+    from builder.oci.remote.pull import RegistryClient  # noqa: PLC0415
+
+    labels = RegistryClient(_by_digest(reference, digest), plan["platform"]).labels()
+    if (labels.get(f"{LABEL}.plan"), labels.get(BASE_DIGEST)) != (plan_hash(plan), plan["base"]["image_id"]):
+        raise UsageError(
+            "the image was not built here from the last plan, which is all that is known of it",
+            place=str(reference),
+            remedy="build it, and push what was built",
+        )
+
+
+def attached(reference: Reference, media_type: str, platform: str = "linux/amd64") -> bytes:
+    """A document that is attached to an image in its registry.
+
+    Args:
+        media_type: `SBOM` or `PROVENANCE`.
+        platform: Which image of a multi-platform index.
+
+    Raises:
+        ImageNotFoundError: The registry has no such image, or none of these documents for it.
+        RegistryError: The registry refused or failed.
+    """
+    from builder.oci.remote.pull import RegistryClient  # noqa: PLC0415
+
+    image = RegistryClient(reference, platform).image_manifest().digest
+    for each in referrers(reference, image):
+        if each.artifact_type == media_type:
+            return RegistryClient(_by_digest(reference, each.digest)).document()
+    raise ImageNotFoundError(
+        f"the image has no {NAMES[media_type]} attached",
+        place=str(reference),
+        remedy="`trainpack push --attest`, where it was built, attaches it",
+    )
+
+
+def _by_digest(reference: Reference, digest: str) -> Reference:
+    return Reference(reference.repository, digest=digest)
