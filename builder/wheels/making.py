@@ -106,6 +106,8 @@ class _Work:
             for member in kept:
                 content = kept.extractfile(member)
                 yield member.name, content.read() if content else b""
+            while file.read(tar.CHUNK):  # its bytes are verified where they end, which no tar is read to
+                pass
 
     def _keep(self, files: Iterable[tuple[str, bytes]]) -> Layer:
         entries = [tar.file(path, content) for path, content in files]

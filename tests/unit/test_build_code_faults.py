@@ -49,8 +49,9 @@ def code(project: Project, ended: Ended) -> dict[str, tarfile.TarInfo]:
 
 def members(project: Project, ended: Ended) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     last = ended.json["layers"][-1]
-    records = [json.loads(path.read_bytes()) for path in (project.cache / "oci/keys").iterdir()]
-    (digest,) = {record["digest"] for record in records if record["diff_id"] == last}
+    keys = [path.name for path in (project.cache / "oci/keys").iterdir()]
+    kept = [layer for key in keys if (layer := project.layers.recall(key))]
+    (digest,) = {layer.digest for layer in kept if layer.diff_id == last}
     with tarfile.open(project.layers.blobs.path(digest)) as layer:
         for info in layer:
             if info.name.startswith("opt/app/"):
