@@ -106,7 +106,7 @@ class _Work:
             for member in kept:
                 content = kept.extractfile(member)
                 yield member.name, content.read() if content else b""
-            while file.read(tar.CHUNK):  # its bytes are verified where they end, which no tar is read to
+            while file.read(tar.CHUNK):  # verified where it ends, which may be behind what was asked for
                 pass
 
     def _keep(self, files: Iterable[tuple[str, bytes]]) -> Layer:
