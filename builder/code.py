@@ -79,7 +79,7 @@ class _Walk:
             if self._is_ignored(path, is_folder, ignores):
                 continue
             if is_folder:
-                if (path / "pyvenv.cfg").exists():
+                if _is_environment(path):
                     self.environments.append(path)
                 else:
                     yield from self.files(path, ignores)
@@ -94,16 +94,36 @@ class _Walk:
         return any(spec.match_file(path.relative_to(base).as_posix() + slash) for base, spec in ignores)
 
     def _can_be_carried(self, entry: os.DirEntry[str]) -> bool:
-        reason = None
-        if entry.is_symlink():
-            target = Path(entry.path).resolve()
-            if not target.is_relative_to(self._folder.resolve()) or not target.is_file():
-                reason = "a link to something that is not a file of the project"
-        elif not entry.is_file():
-            reason = "neither a file nor a folder"
+        reason = self._why_not(entry)
         if reason:
-            self.skipped[Path(entry.path).relative_to(self._folder).as_posix()] = reason
+            name = Path(entry.path).relative_to(self._folder).as_posix()
+            # It goes into the plan, which is UTF-8 whatever names are.
+            self.skipped[os.fsencode(name).decode("utf-8", "backslashreplace")] = reason
         return reason is None
+
+    def _why_not(self, entry: os.DirEntry[str]) -> str | None:
+        if not entry.is_symlink():
+            return None if entry.is_file() else "neither a file nor a folder"
+        target = self._target(Path(entry.path))
+        if target is None:
+            return "a link to something that is not a file of the project"
+        return "a link to what never goes into an image" if self._never.match_file(target) else None
+
+    def _target(self, link: Path) -> str | None:
+        """Which file of the project a link leads to, None where it leads to nothing or elsewhere."""
+        try:
+            target = link.resolve(strict=True)
+            inside = target.relative_to(self._folder.resolve()).as_posix()
+            return inside if target.is_file() else None
+        except (OSError, RuntimeError, ValueError):  # until Python 3.13 a loop is a RuntimeError
+            return None
+
+
+def _is_environment(folder: Path) -> bool:
+    try:
+        return (folder / "pyvenv.cfg").exists()
+    except OSError as error:
+        raise _unreadable(folder, error) from None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -118,8 +138,11 @@ def _ignore_specs(folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
     found = []
     for name in IGNORE_FILES:
         path = folder / name
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if lines:
             found.append((folder, GitIgnoreSpec.from_lines(map(_PATTERNS[name], lines))))
     return found
 

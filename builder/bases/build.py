@@ -7,11 +7,13 @@ builder alone asks for.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +63,11 @@ def base_image(base: Base) -> Image:
         ImageFormatError: It is not built.
         BlobError: What is kept of it is damaged.
     """
-    return read_layout(_layout(), base.platform, str(parse_reference(base.reference).tag))
+    image = read_layout(_layout(), base.platform, str(parse_reference(base.reference).tag))
+    kept = Blobs(_layout())
+    # What turns out to be damaged is removed, so that the next build finds the base not whole and makes it.
+    layers = tuple(replace(each, open=functools.partial(kept.open, each.digest)) for each in image.layers)
+    return replace(image, layers=layers)
 
 
 def load_base(base: Base) -> None:

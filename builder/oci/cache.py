@@ -160,11 +160,13 @@ class Cache:
 
     def _record(self, key: str) -> LayerRecord | None:
         try:
-            record = LayerRecord(**parse_object((self._keys / key).read_bytes(), key))
+            content = (self._keys / key).read_bytes()
+            digest, _, document = content.partition(b"\n")
+            record = LayerRecord(**parse_object(document, key))
             check_digest(record.digest, key)
         except (FileNotFoundError, TypeError, ImageFormatError):
             return None
-        return record
+        return record if digest == digest_of(document).encode() else None
 
     def _remember(self, key: str, layer: Layer) -> Layer:
         record = LayerRecord(
@@ -175,8 +177,10 @@ class Cache:
             media_type=layer.media_type,
         )
         self._keys.mkdir(parents=True, exist_ok=True)
+        document = canonical_json(asdict(record))
         with self.blobs.scratch() as file:
-            file.write(canonical_json(asdict(record)))
+            # Not all that a record says can be seen in its blob: a changed diff id would be another image.
+            file.write(digest_of(document).encode() + b"\n" + document)
             file.flush()
             Path(file.name).rename(self._keys / key)
         return layer

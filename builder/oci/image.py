@@ -22,6 +22,7 @@ from builder.oci.manifest import (
     digest_of,
     oci_name,
     of_platform,
+    parse_config,
     parse_index,
     parse_manifest,
     parse_object,
@@ -178,7 +179,7 @@ def open_image(top: Descriptor, opener: BlobOpener, platform: str, place: str) -
     content = read_document(opener, top, place)
     manifest = parse_manifest(content, place, top.media_type)
     config = read_document(opener, manifest.config, place)
-    ids = diff_ids(parse_object(config, place), place)
+    ids = diff_ids(parse_config(config, place), place)
     if len(ids) != len(manifest.layers):
         raise ImageFormatError(
             f"a manifest with {len(manifest.layers)} layers over a config with {len(ids)}", place=place

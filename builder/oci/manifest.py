@@ -218,6 +218,25 @@ def of_platform(manifests: tuple[Descriptor, ...], platform: str, place: str) ->
     return found[0]
 
 
+def parse_config(content: bytes, place: str) -> dict[str, Any]:
+    """Read an image's config that may be hostile; what images are made from has its types afterwards.
+
+    Raises:
+        ImageFormatError: It is not one.
+    """
+    document = parse_object(content, place)
+    settings = document.get("config") or {}
+    if not isinstance(settings, dict):
+        raise ImageFormatError(f"a config with the settings {shown(settings)}", place=place)
+    env, history = settings.get("Env") or [], document.get("history") or []
+    if not isinstance(env, list) or not all(isinstance(line, str) for line in env):
+        raise ImageFormatError(f"a config with the environment {shown(env)}", place=place)
+    if not isinstance(history, list):
+        raise ImageFormatError(f"a config with the history {shown(history)}", place=place)
+    _strings(settings.get("Labels"), place, "labels")
+    return document
+
+
 def diff_ids(config: dict[str, Any], place: str) -> list[str]:
     """The diff ids of a config's layers, base first.
 
@@ -242,9 +261,9 @@ def _platform(document: object) -> str | None:
     return f"{document.get('os')}/{document.get('architecture')}"
 
 
-def _strings(document: object, place: str) -> dict[str, str]:
+def _strings(document: object, place: str, name: str = "annotations") -> dict[str, str]:
     if document is None:
         return {}
     if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
-        raise ImageFormatError(f"annotations that are no strings: {shown(document)}", place=place)
+        raise ImageFormatError(f"{name} that are no strings: {shown(document)}", place=place)
     return document

@@ -57,11 +57,13 @@ class Downloads:
         return self._cache.blobs.path(digest)
 
     def _has(self, digest: str) -> bool:
+        blobs = self._cache.blobs
         try:
-            size = self._cache.blobs.path(digest).stat().st_size
+            size = blobs.path(digest).stat().st_size
         except FileNotFoundError:
             return False
-        return self._cache.blobs.has(digest, size)
+        # Wheels are read in parts, and what is in none of them that has a checksum of its own may be damaged.
+        return blobs.verify(digest) and blobs.has(digest, size)
 
     def _bring(self, wheel: Distribution, digest: str) -> None:
         try:

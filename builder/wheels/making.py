@@ -106,6 +106,8 @@ class _Work:
             for member in kept:
                 content = kept.extractfile(member)
                 yield member.name, content.read() if content else b""
+            while file.read(tar.CHUNK):  # verified where it ends, which may be behind what was asked for
+                pass
 
     def _keep(self, files: Iterable[tuple[str, bytes]]) -> Layer:
         entries = [tar.file(path, content) for path, content in files]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from commands import succeed
 
 from builder.oci import tar
 from builder.oci.archive import write_archive
@@ -174,3 +175,93 @@ def test_buildah_builds_upon_the_layout(layout: Path, tmp_path: Path) -> None:
     assert (mounted / "opt" / "app" / "hello.py").stat().st_uid == 0
     tool("buildah", *store, "rm", name)
     tool("buildah", *store, "rmi", "--all", "--force")
+
+
+SPEC = """[image]
+name = "{name}"
+[run]
+script = "train.py"
+[parameters]
+epochs = 1
+"""
+TRAIN = """import argparse, pkg.rates, six
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+print("trained", parser.parse_args().epochs, pkg.rates.RATE, six.PY3)
+"""
+TRAINED = "trained 1 0.5 True"
+
+
+class Built:
+    """A project, built as a user does: in a layout, in an archive and in a registry."""
+
+    def __init__(self, folder: Path, registry: str) -> None:
+        project = folder / "project"
+        (project / "pkg").mkdir(parents=True)
+        files = {"train.py": TRAIN, "pkg/rates.py": "RATE = 0.5\n", "requirements.txt": "six\n"}
+        files["trainpack.toml"] = SPEC.format(name=f"{registry}/readers/{uuid.uuid4().hex[:12]}")
+        for name, text in files.items():
+            (project / name).write_text(text, encoding="utf-8")
+        self.layout, self.archive = folder / "layout", folder / "image.tar"
+        once = ("build", "--builder", "oci", "--no-load", "--json")
+        self.told = succeed(project, *once, "--push", "--output", f"oci:{self.layout}").json
+        succeed(project, *once, "--output", f"archive:{self.archive}")
+
+    @property
+    def source(self) -> str:
+        return f"oci:{self.layout}:{self.told['tag']}"
+
+
+@pytest.fixture(scope="module")
+def built(base_image: str, registry: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return Built(tmp_path_factory.mktemp("built"), registry)
+
+
+def test_skopeo_finds_the_built_image_under_one_digest_wherever_it_was_written(
+    built: Built, tmp_path: Path
+) -> None:
+    pushed = f"docker://{built.told['reference']}"
+    for source in (built.source, f"oci-archive:{built.archive}", pushed):
+        insecure = ["--src-tls-verify=false"] if source == pushed else []
+        tool("skopeo", "copy", "--quiet", *insecure, source, f"oci:{tmp_path / 'copy'}:1")
+        index = json.loads((tmp_path / "copy" / "index.json").read_bytes())
+        assert [entry["digest"] for entry in index["manifests"]] == [built.told["digest"]]
+
+
+def test_umoci_unpacks_the_built_image(built: Built, tmp_path: Path) -> None:
+    image = built.source.removeprefix("oci:")
+    tool("umoci", "unpack", "--rootless", "--image", image, str(tmp_path / "bundle"))
+    root = tmp_path / "bundle" / "rootfs"
+    assert (root / "opt/app/train.py").read_text(encoding="utf-8") == TRAIN
+    assert list(root.glob("opt/venv/lib/python3.*/site-packages/six.py"))
+
+
+@pytest.mark.slow  # this storage driver works everywhere, and copies all files for each layer
+def test_podman_trains_with_the_built_image_and_buildah_builds_upon_it(built: Built, tmp_path: Path) -> None:
+    limits = [f"--ulimit={name}=1024:1024" for name in ("nofile", "nproc")]
+    with tempfile.TemporaryDirectory() as run_folder:  # podman takes no longer names than 50 characters
+        store = ["--root", str(tmp_path / "root"), "--runroot", run_folder, "--storage-driver=vfs"]
+        podman = ["podman", "--cgroup-manager=cgroupfs", "--runtime=runc", *store]
+        image = tool(*podman, "pull", "--quiet", built.source).strip()
+        assert f"sha256:{image}" == built.told["image_id"]
+        assert TRAINED in tool(*podman, "run", "--rm", "--network=none", *limits, image)
+        container = tool("buildah", *store, "from", image).strip()
+        mounted = Path(tool("buildah", *store, "mount", container).strip())
+        assert (mounted / "opt/app/pkg/rates.py").read_text(encoding="utf-8") == "RATE = 0.5\n"
+        assert (mounted / "opt/app/train.py").stat().st_uid == 0
+        tool("buildah", *store, "rm", container)
+        tool(*podman, "rmi", "--all", "--force")
+
+
+def test_docker_pulls_and_loads_the_built_image_and_trains_with_it(
+    engine: docker.DockerClient, built: Built
+) -> None:
+    name = built.told["reference"]
+    pulled = engine.images.pull(name)
+    assert built.told["digest"] in pulled.attrs["RepoDigests"][0]
+    assert TRAINED in run(engine, name)
+    engine.images.remove(name, force=True)
+    tool("docker", "load", "--input", str(built.archive))
+    assert engine.images.get(name).id == pulled.id
+    assert TRAINED in run(engine, name)
+    engine.images.remove(name, force=True)

@@ -124,3 +124,26 @@ def test_an_ignored_script_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="left out of the image"):
         check_script_is_carried(files, "train.py", None)
     check_script_is_carried(files, None, "pkg.train")
+
+
+def test_a_link_that_leads_nowhere_or_in_circles_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path, "train.py")
+    for name, target in {"loop": "loop", "nothing": "gone", "long": "x" * 300}.items():
+        (tmp_path / name).symlink_to(target)
+    assert carried(tmp_path) == ["train.py"]
+    assert set(read_code(tmp_path).skipped) == {"loop", "nothing", "long"}
+
+
+def test_a_link_does_not_carry_what_never_goes_in(tmp_path: Path) -> None:
+    write(tmp_path, "train.py", ".env", ".git/config")
+    (tmp_path / "settings").symlink_to(".env")
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg/config").symlink_to("../.git/config")
+    assert carried(tmp_path) == ["train.py"]
+    assert set(read_code(tmp_path).skipped.values()) == {"a link to what never goes into an image"}
+
+
+def test_what_is_left_out_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    write(tmp_path, "train.py")
+    os.mkfifo(os.fsencode(tmp_path) + b"/pipe\xe9")
+    assert read_code(tmp_path).skipped == {"pipe\\xe9": "neither a file nor a folder"}

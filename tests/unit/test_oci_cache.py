@@ -110,6 +110,18 @@ def test_a_damaged_index_entry_is_a_layer_to_be_made(cache: Cache, content: byte
     assert cache.recall(KEY) is not None
 
 
+def test_whichever_byte_of_an_index_entry_has_a_flipped_bit_the_layer_is_made_anew(cache: Cache) -> None:
+    layer = cache.layer(KEY, lambda: made(cache))
+    record = cache.folder / "keys" / KEY
+    whole = record.read_bytes()
+    for at in range(len(whole)):
+        content = bytearray(whole)
+        content[at] ^= 1 << at % 8
+        record.write_bytes(content)
+        assert cache.recall(KEY) is None
+    assert cache.layer(KEY, lambda: made(cache)) == layer
+
+
 def test_an_error_while_a_layer_is_made_leaves_nothing(cache: Cache) -> None:
     def fail() -> Layer:
         with cache.blobs.writer() as writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -21,7 +22,7 @@ from builder.errors import BlobError, ImageFormatError, LayerError, UsageError
 from builder.oci import manifest, tar
 from builder.oci.archive import read_archive, write_archive
 from builder.oci.blobs import Blobs
-from builder.oci.image import Addendum, Changes, Index, append, empty, with_layers
+from builder.oci.image import Addendum, Changes, Index, append, empty, open_image, with_layers
 from builder.oci.layer import compress, write_layer
 from builder.oci.layout import read_layout, write_layout
 from builder.oci.manifest import digest_of
@@ -281,6 +282,32 @@ def test_a_manifest_is_read_or_refused_whatever_it_holds(content: bytes) -> None
             continue
         if isinstance(found, manifest.Manifest):
             assert manifest.parse_manifest(found.to_bytes(), "here") == found
+
+
+settings = st.fixed_dictionaries({}, optional={"Env": json_values, "Labels": json_values, "Cmd": json_values})
+configs: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+    {"rootfs": st.just({"diff_ids": []}) | json_values},
+    optional={"os": st.just("linux"), "config": settings | json_values, "history": json_values},
+)
+
+
+@given(configs)
+def test_an_image_of_any_config_is_built_upon_or_refused(config: dict[str, object]) -> None:
+    content = json.dumps({"os": "linux", "architecture": "amd64"} | config).encode()
+    described = manifest.Descriptor(manifest.OCI_CONFIG, digest_of(content), len(content))
+    top = manifest.Manifest(manifest.OCI_MANIFEST, described, ()).to_bytes()
+    documents = {digest_of(each): each for each in (content, top)}
+    try:
+        image = open_image(
+            manifest.Descriptor(manifest.OCI_MANIFEST, digest_of(top), len(top)),
+            lambda blob: contextlib.nullcontext(io.BytesIO(documents[blob.digest])),
+            "linux/amd64",
+            "here",
+        )
+    except ImageFormatError:
+        return
+    made = append(image, [], Changes(env={"A": "b"}, labels={"c": "d"}, entrypoint=["/x"]), tar.EPOCH)
+    assert made.labels.items() >= {("c", "d")}
 
 
 @given(st.text(max_size=80) | st.from_regex(r"[a-z./:@0-9-]{1,60}"))

@@ -27,6 +27,7 @@ from builder.oci.manifest import (
     Manifest,
     digest_of,
     of_platform,
+    parse_config,
     parse_index,
     parse_manifest,
     parse_object,
@@ -112,7 +113,7 @@ class RegistryClient:
     def config(self) -> dict[str, Any]:
         """The image configuration of the platform's image: environment, labels, history."""
         with self._blob(self._parsed().config) as blob, self.transport.format_errors():
-            return parse_object(blob.read(DOCUMENT_BYTES), str(self.reference))
+            return parse_config(blob.read(DOCUMENT_BYTES), str(self.reference))
 
     def labels(self) -> dict[str, str]:
         """The image's labels."""

@@ -224,6 +224,7 @@ def put_manifest(registry: Transport, content: bytes, descriptor: Descriptor, na
         raise RegistryError(
             f"the registry {registry.host} refuses the manifest: {transport.reason(answer)}",
             place=str(registry.reference),
+            remedy="whoever runs it knows what it takes; the next try sends no blob again",
         )
     registry.verify(answer.headers.get("Docker-Content-Digest", descriptor.digest), descriptor.digest)
     return answer

@@ -33,6 +33,7 @@ BACKOFF_SECONDS = 0.2
 # A registry that asks for more patience than this is told of instead of waited for.
 LONGEST_WAIT_SECONDS = 120.0
 _BLOCK = 1 << 18
+_CHANGED = "try again; if it stays so, tell whoever runs the registry, or the proxy before it"
 
 Body = bytes | Callable[[], Any] | None
 
@@ -163,6 +164,7 @@ class Transport:
             raise RegistryError(
                 f"the registry {self.host} answers content with the digest {met}, expected {expected}",
                 place=str(self.reference),
+                remedy=_CHANGED,
             )
 
     def unavailable(self, error: BaseException) -> RegistryUnavailableError:
@@ -175,7 +177,9 @@ class Transport:
 
     def odd(self, what: str) -> RegistryError:
         """An answer that follows no specification, as an error of ours."""
-        return RegistryError(f"the registry {self.host} answers with {what}", place=str(self.reference))
+        return RegistryError(
+            f"the registry {self.host} answers with {what}", place=str(self.reference), remedy=_CHANGED
+        )
 
     @contextmanager
     def format_errors(self) -> Iterator[None]:

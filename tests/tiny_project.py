@@ -1,0 +1,138 @@
+"""A project whose build needs this machine alone: a base of one file, tiny wheels, a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tiny_index
+from commands import Ended, succeed, trainpack
+
+from builder.bases.catalogue import find_recipe
+from builder.oci import tar
+from builder.oci.cache import Cache
+from builder.oci.image import Addendum, Changes, Image, append, empty
+from builder.oci.layer import write_layer
+from builder.oci.layout import write_layout
+from builder.plan import LABEL
+
+SPEC = """[image]
+name = "{name}"
+[run]
+script = "train.py"
+"""
+BUILD = ("build", "--builder", "oci", "--no-load", "--json")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and the cache and the settings that its builds have."""
+
+    folder: Path
+    cache: Path
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a build gets beside what every process has."""
+        return {
+            "HOME": str(self.home),
+            "DOCKER_CONFIG": str(self.home),
+            "DOCKER_HOST": "unix:///nowhere/docker.sock",
+            "TRAINPACK_CACHE": str(self.cache),
+            "UV_CACHE_DIR": str(self.home / "uv"),
+            "UV_DEFAULT_INDEX": (self.home / "wheels/simple").as_uri(),
+            "PIP_FIND_LINKS": "",
+        }
+
+    @property
+    def layers(self) -> Cache:
+        """The cache of layers."""
+        return Cache(self.cache / "oci")
+
+    def build(self, *options: str) -> Ended:
+        """Build as a user does, whatever that ends with."""
+        return trainpack(self.folder, *BUILD, *options, env=self.environment)
+
+    def built(self, *options: str) -> Ended:
+        """A build that works."""
+        return succeed(self.folder, *BUILD, *options, env=self.environment)
+
+    def edit(self, text: str) -> None:
+        """Change the script."""
+        (self.folder / "train.py").write_text(text, encoding="utf-8")
+
+    def name(self, repository: str) -> None:
+        """Say where the image goes."""
+        (self.folder / "trainpack.toml").write_text(SPEC.format(name=repository), encoding="utf-8")
+
+    def copied(self, folder: Path) -> Project:
+        """The same project in another folder, with the same cache and what was locked."""
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".trainpack"))
+        return replace(self, folder=folder)
+
+    def with_cold_cache(self, cache: Path) -> Project:
+        """The same project with a cache that holds the base alone."""
+        shutil.copytree(self.cache / "bases", cache / "bases")
+        return replace(self, cache=cache)
+
+
+def make(folder: Path, repository: str = "registry.example.com/team/app", weight: int = 1000) -> Project:
+    """A project that is locked.
+
+    Args:
+        weight: Bytes of the base's file and of the wheel's, neither of which compresses.
+    """
+    project = Project(folder / "project", folder / "cache", folder / "home")
+    project.folder.mkdir()
+    project.edit("print('trained')\n")
+    project.name(repository)
+    (project.folder / "requirements.txt").write_text("feather\nlight\n", encoding="utf-8")
+    noise = os.urandom(weight).hex()
+    tiny_index.pure(project.home / "wheels", "light", "1.0", content=f"NOISE = '{noise}'\n")
+    tiny_index.pure(project.home / "wheels", "feather", "1.0", content="LIGHTER = True\n")
+    tiny_index.pure(project.home / "wheels", "picsellia", "6.40.0", content="SDK = True\n")
+    tiny_index.simple_index(project.home / "wheels")
+    keep_base(project.cache, base(project.layers, os.urandom(weight)))
+    succeed(project.folder, "lock", env=project.environment)
+    return project
+
+
+def base(cache: Cache, content: bytes, platform: str = "linux/amd64") -> Image:
+    """An image with one file, labelled as a base."""
+    layer = write_layer([tar.file("usr/lib/base", content)], cache.blobs)
+    labels = {f"{LABEL}.base.source": "debian"}
+    return append(empty(platform), [Addendum(layer, "a base")], Changes(labels=labels), tar.EPOCH)
+
+
+def keep_base(cache: Path, image: Image) -> None:
+    """Put an image where trainpack keeps the base of this project."""
+    folder = cache / "bases"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_layout(folder, image, find_recipe("cpu", "3.11", "linux/amd64", ()).tag)
+
+
+@dataclass(frozen=True)
+class Told:
+    """An error as the command line tells it."""
+
+    text: str
+    remedy: str
+
+    def matches(self, place: str, said: str) -> bool:
+        """Whether it begins with the place, says this (a pattern), and has a remedy."""
+        found = self.text.startswith(place) and re.search(said, self.text) and self.remedy
+        assert found, f"expected {place} … {said}, with a remedy: {self}"
+        return True
+
+
+def error_of(ended: Ended) -> Told:
+    """The one error that a command ended with, and nothing of a traceback."""
+    assert "Traceback" not in ended.output
+    lines = ended.stderr.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
+    remedies = [line for line in lines[at + 1 :] if line.startswith("  → ")]
+    return Told(lines[at].removeprefix("error: "), "".join(remedies))
