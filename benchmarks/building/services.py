@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import requests
 from builder.engine import client
 
 # In the commands of the build steps, so that what BuildKit keeps of them can be told from anybody else's.
-MARK = "trainpack-benchmark"
+MARK = f"trainpack-benchmark-{uuid.uuid4().hex[:8]}"
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
