@@ -35,7 +35,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         # Looking at a repository leaves its index as it is: its time tells whether anything was staged.
         environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, env=environment
+        )
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
