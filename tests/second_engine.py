@@ -44,7 +44,7 @@ def second_engine(data: Path, *images: str, tcp: socket.socket | None = None) ->
     try:
         engine = _wait(host, process, data / "engine.log")
         for image in images:
-            saved = docker.from_env().images.get(image).save(named=True)
+            saved = docker.from_env().images.get(image).save(named=image)
             engine.images.load(as_file(saved))
         yield host
     finally:

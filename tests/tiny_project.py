@@ -24,7 +24,7 @@ name = "{name}"
 [run]
 script = "train.py"
 """
-BUILD = ("build", "--builder", "oci", "--no-load", "--json")
+BUILD = ("build", "--builder", "oci", "--no-load", "--no-attest", "--json")
 
 
 @dataclass(frozen=True)

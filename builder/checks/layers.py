@@ -188,8 +188,7 @@ _STEPS = {
     "/run/trainpack/light/": "light wheels",
     "/run/trainpack/tools/": "the entrypoint's own environment",
     "/run/trainpack/entrypoint": "the entrypoint",
-    "/run/trainpack/uv venv": "the script's environment",
-    "/run/secrets/apt-sources": "system packages",
+    "COPY environments/ /": "Python environments",
     "COPY app/ /": "code and manifest",
     "COPY / /": "base",
 }

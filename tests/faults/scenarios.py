@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from docker.errors import APIError
 from picsellia_standin import Standin
 
 from faults.stage import Stage, staged
@@ -107,7 +108,9 @@ def stopped_while_waiting(stage: Stage) -> None:
 def stopped_twice(stage: Stage) -> None:
     stopped_while_waiting(stage)
     stage.wait_for("saving")
-    stage.container.kill(signal="SIGTERM")
+    # It saves in a moment, and may have ended before the signal comes.
+    with suppress(APIError):
+        stage.container.kill(signal="SIGTERM")
 
 
 def stopped_while_away(stage: Stage) -> None:
