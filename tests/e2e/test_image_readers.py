@@ -132,9 +132,9 @@ def test_docker_pulls_what_we_push_and_its_base_was_mounted(
     done = push(with_code(pulled, cache, b"pulled"), ours, mounts_from(source, pulled, ours))
     assert done.mounted == len(below.layers)
     assert done.sent < 10_000
-    assert engine.images.pull(ours.repository, tag="1").attrs["RepoDigests"] == [
-        f"{ours.repository}@{done.digest}"
-    ]
+    # The engine may know the same image from another registry.
+    exact = f"{ours.repository}@{done.digest}"
+    assert exact in engine.images.pull(ours.repository, tag="1").attrs["RepoDigests"]
     assert run(engine, str(ours)) == "hello 1234 hi pulled\n"
 
 
@@ -258,7 +258,7 @@ def test_docker_pulls_and_loads_the_built_image_and_trains_with_it(
 ) -> None:
     name = built.told["reference"]
     pulled = engine.images.pull(name)
-    assert built.told["digest"] in pulled.attrs["RepoDigests"][0]
+    assert any(text.endswith(f"@{built.told['digest']}") for text in pulled.attrs["RepoDigests"])
     assert TRAINED in run(engine, name)
     engine.images.remove(name, force=True)
     tool("docker", "load", "--input", str(built.archive))
