@@ -18,10 +18,9 @@ from builder.watch import Build, Watch
 from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
-    from builder.builders.progress import Events, Step
+    from builder.builders.buildkit import Follow  # the engine's SDK, which a build by oci does without
 
 Say = Callable[[str], None]
-Follow = Callable[["Events"], "list[Step]"]
 BUILDERS = ("auto", "oci", "docker")
 
 

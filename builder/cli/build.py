@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.building import BuildRequest, Follow, build_index, build_project
+from builder.building import BuildRequest, build_index, build_project
 from builder.cli.output import HERE, AttestOption, FolderOption, JsonOption, note, result, table
 from builder.cli.printing import describe_build
 
 if TYPE_CHECKING:
-    from builder.builders.progress import Events
+    from builder.builders.buildkit import Follow
+    from builder.builders.progress import Events, Step
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -88,13 +89,13 @@ def _progress() -> Follow:
     return _tell
 
 
-def _watch(events: Events) -> Any:
+def _watch(events: Events) -> list[Step]:
     from builder.builders.progress import watch  # noqa: PLC0415  (rich, and no build by oci needs it)
 
     return watch(events)
 
 
-def _tell(events: Events) -> Any:
+def _tell(events: Events) -> list[Step]:
     from builder.builders.progress import tell  # noqa: PLC0415
 
     return tell(events, note)
