@@ -44,7 +44,8 @@ def read_code(folder: Path, exclude: Sequence[str] = (), data: Sequence[str] = (
         SpecError: A file cannot be read, or its name is not UTF-8.
     """
     walk = _walk(folder, exclude, data)
-    files = sorted((_code_file(folder, path) for path in walk.files(folder, ())), key=lambda file: file.path)
+    found = (_code_file(folder, path) for path in walk.files(folder, ()))
+    files = sorted((file for file in found if file), key=lambda file: file.path)
     return CodeTree(files=tuple(files), skipped=walk.skipped)
 
 
@@ -160,7 +161,8 @@ def _anchored(line: str) -> str:
 _PATTERNS: dict[str, Callable[[str], str]] = {".gitignore": str, ".dockerignore": _anchored}
 
 
-def _code_file(folder: Path, path: Path) -> CodeFile:
+def _code_file(folder: Path, path: Path) -> CodeFile | None:
+    """None for a file that is gone again, as an editor's are that it saves through."""
     relative = path.relative_to(folder).as_posix()
     try:
         relative.encode("utf-8")
@@ -172,6 +174,8 @@ def _code_file(folder: Path, path: Path) -> CodeFile:
             f"the file name {relative!r} is not UTF-8, which an image's paths must be",
             remedy=f"rename it, or leave it out with [image] exclude in {FILE}",
         ) from None
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise _unreadable(path, error) from None
     return CodeFile(

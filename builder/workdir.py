@@ -33,12 +33,18 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     write_all_atomically({path: text}, mode)
 
 
-def write_all_atomically(texts: Mapping[Path, str], mode: int = 0o644) -> None:
-    """Write files whole, all of them or none: each takes its place only once all are on the disk."""
+def write_all_atomically(
+    texts: Mapping[Path, str], mode: int = 0o644, *, scratch: Path | None = None
+) -> None:
+    """Write files whole, all of them or none: each takes its place only once all are on the disk.
+
+    Args:
+        scratch: A folder of the same file system, where they wait; without one, beside their places.
+    """
     written: dict[Path, Path] = {}
     try:
         for path, text in texts.items():
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            handle, temporary = tempfile.mkstemp(dir=scratch or path.parent, prefix=f".{path.name}.")
             written[path] = Path(temporary)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)

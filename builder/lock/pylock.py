@@ -31,7 +31,7 @@ from builder.lock.target import markers, tags
 from builder.plan import Distribution
 from builder.records import Record
 from builder.spec import ImageSpec, TrainingSpec
-from builder.workdir import write_all_atomically
+from builder.workdir import workdir, write_all_atomically
 
 if TYPE_CHECKING:
     from builder.lock.resolve import Resolver
@@ -97,9 +97,9 @@ def lock_project(
     for name, document in documents.items():
         _distributions(document, spec.image, glibc, name)
     own = {"tool": {"trainpack": {"inputs": _inputs(spec.image, requirements, glibc)}}}
-    write_all_atomically(
-        {folder / name: _HEADER + tomli_w.dumps(document | own) for name, document in documents.items()}
-    )
+    texts = {folder / name: _HEADER + tomli_w.dumps(document | own) for name, document in documents.items()}
+    # Another build of this folder may be reading its code, of which no unfinished lock is a part.
+    write_all_atomically(texts, scratch=workdir(folder))
 
 
 def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str, other: bool = False) -> Lock:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builder import code
 from builder.code import check_script_is_carried, read_code
 from builder.errors import SpecError
 
@@ -147,3 +148,18 @@ def test_what_is_left_out_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> No
     write(tmp_path, "train.py")
     os.mkfifo(os.fsencode(tmp_path) + b"/pipe\xe9")
     assert read_code(tmp_path).skipped == {"pipe\\xe9": "neither a file nor a folder"}
+
+
+def test_a_file_that_is_gone_again_is_no_part_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "train.py", ".train.py.swp")
+    listed = code._entries
+
+    def saved_meanwhile(folder: Path) -> list[os.DirEntry[str]]:
+        entries = listed(folder)
+        (tmp_path / ".train.py.swp").unlink()
+        return entries
+
+    monkeypatch.setattr(code, "_entries", saved_meanwhile)
+    assert carried(tmp_path) == ["train.py"]

@@ -20,6 +20,7 @@ from builder.lock.cuda import cuda_version, minimum_driver
 from builder.lock.pylock import FILE, TOOLS_FILE, Lock, is_locked, lock_project, read_lock
 from builder.plan import Distribution
 from builder.spec import TrainingSpec, parse_spec
+from builder.workdir import workdir
 
 GLIBC = "2.36"
 MANY = "manylinux_2_28_x86_64"
@@ -419,6 +420,7 @@ def test_after_a_failure_the_locks_of_before_are_there(project: Project) -> None
 
 def test_both_locks_are_written_or_none(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.spec()
+    workdir(project.folder)
     before = tree(project.folder)
     synced: list[int] = []
 
