@@ -310,6 +310,7 @@ def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]
         value=spec.run.arguments,
         because={
             "argv": "each parameter becomes a command-line option",
+            "overrides": "each parameter becomes name=value on the command line",
             "env": "each parameter becomes an environment variable",
             "file": "the script reads parameters.json itself",
         }[spec.run.arguments],

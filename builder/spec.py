@@ -103,7 +103,7 @@ class RunSpec(_Table):
     )
     launcher: tuple[Line, ...] = ()
     args: tuple[Line, ...] = ()
-    arguments: Literal["argv", "env", "file"] = "argv"
+    arguments: Literal["argv", "overrides", "env", "file"] = "argv"
     allow_flags: tuple[FlagName, ...] = ()
     flags: tuple[str, ...] = ()
     env: dict[EnvName, Line] = Field(default_factory=dict)

@@ -209,6 +209,13 @@ def _parameter_guess(found: ScannedParameter) -> Guess:
     return _guess(f"[parameters] {found.name}", f"{found.place}, {found.reason}", check=found.check)
 
 
+_ARGUMENTS = {
+    "argv": "each parameter reaches the script as a command-line option",
+    "overrides": "each parameter reaches the script as name=value, Hydra's overrides",
+}
+_SOURCES = {"argv": "option of argparse", "overrides": "value of a Hydra config"}
+
+
 def _spec_lines(facts: ScriptFacts, image: str, naming: Guess, requirements: str) -> Iterator[str]:
     yield f"# Written by `trainpack wrap {_comment(facts.script)}`, which only read the script."
     yield f'# What is marked "{CHECK.strip()}" is a guess that wants your eye.'
@@ -218,14 +225,14 @@ def _spec_lines(facts: ScriptFacts, image: str, naming: Guess, requirements: str
     if facts.framework == "PYTORCH":
         yield '# torch = "cpu" takes the CPU build of PyTorch, "cuda" the CUDA build; by default the newest.'
     yield from ("", "[run]", f"script = {_toml(facts.script)}")
-    yield 'arguments = "argv"  # each parameter reaches the script as a command-line option'
+    yield f"arguments = {_toml(facts.arguments)}  # {_ARGUMENTS[facts.arguments]}"
     yield from _fixed_arguments(facts)
     yield from (f"# {CHECK}{_comment(f'{note.place}: {note.reason}')}" for note in facts.notes)
     yield from ("", "[model]", '# version = "MODEL/VERSION" is where `trainpack attach` puts the image.')
     yield f"framework = {_toml(facts.framework)}  # {_comment(facts.framework_reason)}"
     yield from ("", "[parameters]")
     if not facts.parameters:
-        yield "# No option of argparse was found."
+        yield f"# No {_SOURCES[facts.arguments]} was found."
     for found in facts.parameters:
         yield from _parameter_lines(found)
     yield ""

@@ -271,7 +271,7 @@ class Parameters(Check):
         mounted = {name: value for name, value in given.items() if name not in settings}
         seen = ended(context.run_probe(task, parameters=mounted, environment=variables)).seen
         missing = missing_values(parameters, given, seen, manifest.run.arguments)
-        met = seen["argv"] if manifest.run.arguments == "argv" else seen["parameters"]
+        met = seen["argv"] if manifest.run.arguments in ("argv", "overrides") else seen["parameters"]
         expect(not missing, f"{'; '.join(missing)}; the script got {json.dumps(met)}")
         same = len(parameters) - len(given)
         return f"{len(given)} set" + (f", {same} with no other legal value" if same else "")

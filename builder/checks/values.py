@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from trainpack_entrypoint.schema import Parameter, type_of
+from trainpack_entrypoint.script.command import override
 
 MARK = "trainpack-probe"
 
@@ -57,7 +58,7 @@ def missing_values(
 
     Args:
         seen: The probe's report.
-        arguments: How parameters reach the script: `argv`, `env` or `file`.
+        arguments: How parameters reach the script: `argv`, `overrides`, `env` or `file`.
     """
     return [
         f"{name}: expected {json.dumps(value)}"
@@ -70,6 +71,8 @@ def missing_values(
 def _carried(parameter: Parameter, value: Any, seen: Mapping[str, Any], arguments: str) -> bool:
     if arguments == "env":
         return _same(seen["variables"].get(parameter.argument or parameter.name), value)
+    if arguments == "overrides":
+        return set(override(parameter, value)) <= set(seen["argv"])
     return arguments == "file" or isinstance(value, dict) or _in_argv(parameter, value, seen["argv"])
 
 

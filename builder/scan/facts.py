@@ -108,6 +108,7 @@ class ScriptFacts:
         script: Path relative to the project's folder.
         files: Every file that was read, the script first.
         framework_reason: Why the framework is what it is.
+        arguments: How the script takes its parameters: as options, or as Hydra's overrides.
     """
 
     script: str
@@ -118,6 +119,7 @@ class ScriptFacts:
     framework: Framework
     framework_reason: str
     notes: tuple[Note, ...]
+    arguments: Literal["argv", "overrides"] = "argv"
 
 
 def option_names(facts: ScriptFacts) -> dict[str, tuple[str | None, str | None]]:

@@ -24,7 +24,6 @@ _OPTION_LIBRARIES = {
     "click": "click",
     "docopt": "docopt",
     "fire": "fire",
-    "hydra": "hydra",
     "jsonargparse": "jsonargparse",
     "simple_parsing": "simple_parsing",
     "typer": "typer",
@@ -59,7 +58,9 @@ def scan_script(folder: Path, script: str) -> ScriptFacts:
         SpecError: The script, or a local module that it imports, cannot be read or has a syntax error.
     """
     modules, imports = _read_all(folder, folder / script)
-    found = merge(thing for module in modules for thing in _arguments(module))
+    uses_hydra = any(each.package == "hydra" for each in imports)
+    read = _config if uses_hydra else _arguments
+    found = merge(thing for module in modules for thing in read(module, folder))
     framework, reason = framework_of(imports)
     notes = [thing for thing in found if isinstance(thing, Note)]
     return ScriptFacts(
@@ -71,11 +72,18 @@ def scan_script(folder: Path, script: str) -> ScriptFacts:
         framework=framework,
         framework_reason=reason,
         notes=tuple(notes + _library_notes(imports)),
+        arguments="overrides" if uses_hydra else "argv",
     )
 
 
-def _arguments(module: _Module) -> Iterator[Found]:
+def _arguments(module: _Module, _folder: Path) -> Iterator[Found]:
     return read_arguments(module.tree, module.name, module_constants(module.tree))
+
+
+def _config(module: _Module, folder: Path) -> Iterator[Found]:
+    from builder.scan.hydra import read_config  # noqa: PLC0415  (most scripts have no config in YAML)
+
+    return read_config(module.tree, module.path, folder, module_constants(module.tree))
 
 
 def _read_all(folder: Path, script: Path) -> tuple[list[_Module], tuple[Import, ...]]:

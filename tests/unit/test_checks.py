@@ -85,6 +85,7 @@ def test_a_value_passed_as_the_entrypoint_does_is_found_and_another_one_is_not(p
         ({"parameters": {"p": 3}, "argv": ["--p", "3"], "variables": {"p": None}}, "env"),
         ({"parameters": {"p": 3}, "argv": ["--p", "3"], "variables": {"p": "4"}}, "env"),
         ({"parameters": {"p": 3}, "argv": [], "variables": {"p": "3"}}, "argv"),
+        ({"parameters": {"p": 3}, "argv": ["--p", "3"], "variables": {}}, "overrides"),
     ],
 )
 def test_a_value_must_arrive_in_the_declared_way(seen: dict[str, Any], arguments: str) -> None:

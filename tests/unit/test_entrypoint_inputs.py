@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from container_root import ContainerRoot
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 from trainpack_entrypoint.manifest import Run
 from trainpack_entrypoint.schema import Parameter
+from trainpack_entrypoint.script.command import override
 
 SHOW = """
     import json, os, sys
@@ -98,6 +102,46 @@ def test_a_value_becomes_the_arguments_of_the_contract(
 ) -> None:
     container.bake(parameters=[parameter])
     assert shown(container, **{f"TRAINPACK_SET_{parameter.name}": text})["argv"] == argv
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "words"),
+    [
+        (Parameter("epochs", type="int", default=1), "3", ["epochs=3"]),
+        (
+            Parameter("lr", type="float", default=1.0, argument="++optimizer.lr"),
+            "1e-5",
+            ["++optimizer.lr=1e-05"],
+        ),
+        (Parameter("flag", type="bool", default=True), "false", ["flag=false"]),
+        (Parameter("seed", type="int", optional=True), "null", []),
+        (Parameter("sizes", type="list[int]", default=[]), "[2, 3]", ["sizes=[2,3]"]),
+        (Parameter("model", type="dict", default={}), '{"depth": 3}', []),
+        (Parameter("name", type="str", default=""), "resnet-18", ["name=resnet-18"]),
+        (Parameter("name", type="str", default=""), "null", ['name="null"']),
+        (Parameter("name", type="str", default=""), 'a "b", c\\', ['name="a \\"b\\", c\\\\"']),
+    ],
+)
+def test_a_value_becomes_an_override(
+    container: ContainerRoot, parameter: Parameter, text: str, words: list[str]
+) -> None:
+    container.bake(parameters=[parameter], run=Run(script="train.py", arguments="overrides"))
+    assert shown(container, **{f"TRAINPACK_SET_{parameter.name}": text})["argv"] == words
+
+
+_PLAIN = st.text() | st.text('"\\\\a ${},[]') | st.booleans() | st.integers() | st.floats(allow_nan=False)
+
+
+@given(_PLAIN | st.lists(st.text()) | st.lists(st.integers()))
+def test_hydra_reads_the_value_that_was_given(value: Any) -> None:
+    [word] = override(Parameter("p"), value)
+    assert _plain(OverridesParser.create().parse_override(word).value()) == value
+
+
+def _plain(read: Any) -> Any:
+    if isinstance(read, list):
+        return [_plain(item) for item in read]
+    return getattr(read, "text", read)
 
 
 def test_fixed_arguments_come_first_and_the_containers_own_last_and_verbatim(

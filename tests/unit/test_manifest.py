@@ -19,7 +19,7 @@ _RUNS = st.builds(
     module=st.none() | _TEXT,
     launcher=_TEXTS,
     args=_TEXTS,
-    arguments=st.sampled_from(["argv", "env", "file"]),
+    arguments=st.sampled_from(["argv", "overrides", "env", "file"]),
     pass_token=st.booleans(),
 )
 _PARAMETERS = st.dictionaries(_TEXT, st.integers(), max_size=3).map(

@@ -375,7 +375,6 @@ train.set_defaults(seed=7)
         ("import click\n", "click"),
         ("import typer\n", "typer"),
         ("from absl import app, flags\n", "absl flags"),
-        ("import hydra\n", "hydra"),
         ("from tyro import cli\n", "tyro"),
     ],
 )
@@ -470,3 +469,64 @@ def test_every_fact_has_a_place_and_a_reason(tmp_path: Path) -> None:
         assert fact.place.startswith("train.py:")
         assert fact.reason
     assert isinstance(facts.imports[0], Import)
+
+
+# Hydra
+
+HYDRA = """
+import hydra
+NAME = "config"
+@hydra.main(version_base=None, config_path="conf", config_name=NAME)
+def main(cfg):
+    pass
+"""
+
+
+def hydra(folder: Path, config: str) -> ScriptFacts:
+    (folder / "conf").mkdir()
+    (folder / "conf/config.yaml").write_text(config)
+    return scan(folder, HYDRA)
+
+
+def test_the_values_of_a_hydra_config_are_parameters_by_their_dotted_names(tmp_path: Path) -> None:
+    facts = hydra(
+        tmp_path, "seed: 0\noptimizer:\n  lr: 1e-3\n  betas: [0.9, 0.999]\n  _target_: torch.Adam\n"
+    )
+    assert facts.arguments == "overrides"
+    assert [(each.place, each.name, each.type, each.default) for each in facts.parameters] == [
+        ("conf/config.yaml:1", "seed", "int", 0),
+        ("conf/config.yaml:3", "optimizer.lr", "float", 0.001),
+        ("conf/config.yaml:4", "optimizer.betas", "list[float]", [0.9, 0.999]),
+    ]
+    assert option_names(facts)["optimizer.lr"] == (None, None)
+
+
+def test_what_a_hydra_config_computes_or_keeps_secret_is_no_default(tmp_path: Path) -> None:
+    text = "out: ${hydra:runtime.cwd}\nhydra:\n  verbose: true\ndata: ???\napi_token: abc\nwhen: 2024-01-01\n"
+    found = {each.name: each for each in hydra(tmp_path, text).parameters}
+    assert sorted(found) == ["api_token", "data"]
+    assert (found["data"].required, found["data"].default) == (True, None)
+    assert found["api_token"].default is None
+    assert "secret" in (found["api_token"].check or "")
+
+
+@pytest.mark.parametrize(
+    ("config", "place", "reason"),
+    [
+        ("defaults:\n  - model: resnet\n", "conf/config.yaml:2", "groups of this list"),
+        ("a: [1\nb: 2\n", "conf/config.yaml:2", "cannot be read"),
+    ],
+)
+def test_what_is_not_read_of_a_hydra_config_is_noted(
+    tmp_path: Path, config: str, place: str, reason: str
+) -> None:
+    [note] = hydra(tmp_path, config).notes
+    assert (note.place, reason in note.reason) == (place, True)
+
+
+def test_a_hydra_config_outside_the_project_is_noted_and_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "project").mkdir()
+    facts = scan(tmp_path / "project", HYDRA.replace('"conf"', '".."'))
+    assert (facts.parameters, facts.notes[0].place) == ((), "train.py:4")
+    assert "not in the project" in facts.notes[0].reason

@@ -13,6 +13,8 @@ from trainpack_entrypoint.manifest import Manifest, Run
 from trainpack_entrypoint.paths import Paths
 from trainpack_entrypoint.schema import Parameter
 
+_PLAIN = re.compile(r"(?!(true|false|null|nan|inf)\Z)[a-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
+_QUOTE = re.compile(r'(\\*)("|\Z)')
 _TOKEN = re.compile(r"(picsellia_)?(api_)?token|project_token", re.IGNORECASE)
 
 
@@ -27,9 +29,10 @@ def script_command(
     """
     run = manifest.run
     command = [*_program(run, paths), *run.args]
-    if run.arguments == "argv":
+    as_words = {"argv": option, "overrides": override}.get(run.arguments)
+    if as_words:
         for name, value in values.items():
-            command += option(manifest.parameters[name], value)
+            command += as_words(manifest.parameters[name], value)
     return [*command, *arguments]
 
 
@@ -61,6 +64,25 @@ def _list_option(parameter: Parameter, name: str, value: list[Any]) -> list[str]
     if not value and parameter.default == []:
         return []
     return [name, *(as_text(item) for item in value)]
+
+
+def override(parameter: Parameter, value: Any) -> list[str]:
+    """A parameter as an override of Hydra, `name=value`; nothing for what only a file can say.
+
+    The grammar: https://hydra.cc/docs/advanced/override_grammar/basic/
+    """
+    if value is None or isinstance(value, dict):
+        return []
+    return [f"{parameter.argument or parameter.name}={_element(value)}"]
+
+
+def _element(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_element, value))}]"
+    if not isinstance(value, str) or _PLAIN.fullmatch(value):
+        return as_text(value)
+    # A backslash is one of the text, but for those before a quote.
+    return '"' + _QUOTE.sub(lambda found: found[1] * 2 + (r"\"" if found[2] else ""), value) + '"'
 
 
 def as_text(value: Any) -> str:
