@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,16 +21,19 @@ from docker.errors import APIError, ImageNotFound
 
 from builder.engine import client
 from builder.oci.cache import Cache
+from builder.oci.manifest import canonical_json
 from builder.plan import VENV
 from builder.wheels.download import Downloads
 from builder.wheels.making import DOWNLOADS_AT_ONCE
 from building.projects import Project
 from building.services import Registry
-from building.sides import Side
+from building.sides import Side, Trainpack
 
 # Side → what was measured (`seconds`, `sent`, …) → one value for each round.
 Values = dict[str, dict[str, list[float]]]
 DOWNLOAD = "download alone"
+# They install every wheel anew when one of them is another.
+SLOW = ("buildkit-pip", "legacy", "buildah")
 
 
 class _Forgetful(Protocol):
@@ -61,12 +64,21 @@ def seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(rounds: int, sides: Iterable[str], measure: Callable[[str], Mapping[str, float]]) -> Values:
-    """What is measured of each side in each round, a round being one of each."""
+def in_turns(
+    rounds: int,
+    sides: Iterable[str],
+    measure: Callable[[str], Mapping[str, float]],
+    once: Collection[str] = (),
+) -> Values:
+    """What is measured of each side in each round, a round being one of each.
+
+    Args:
+        once: The sides of which one round is enough, since it takes them so long.
+    """
     names = list(sides)
     values: Values = {name: {} for name in names}
-    for _ in range(rounds):
-        for name in names:
+    for number in range(rounds):
+        for name in names if number == 0 else [name for name in names if name not in once]:
             for what, value in measure(name).items():
                 values[name].setdefault(what, []).append(value)
     return values
@@ -80,7 +92,18 @@ def cold(bench: Bench, rounds: int) -> Values:
         bench.registry.wipe()
         return {"seconds": seconds(bench.sides[name].publish), "sent": bench.registry.size()}
 
-    return in_turns(rounds, bench.sides, measure)
+    return in_turns(rounds, bench.sides, measure, SLOW)
+
+
+def uncompiled(bench: Bench, rounds: int) -> Values:
+    """The same where no wheel's byte code is kept yet."""
+
+    def measure(name: str) -> dict[str, float]:
+        cast("Trainpack", bench.sides[name]).chill(compiled=False)
+        bench.registry.wipe()
+        return {"seconds": seconds(bench.sides[name].publish)}
+
+    return in_turns(rounds, bench.only("trainpack"), measure)
 
 
 def fetch(bench: Bench, rounds: int) -> Values:
@@ -169,7 +192,7 @@ def light(bench: Bench, rounds: int) -> Values:
         found["wheel"] = project.light.stat().st_size
         return found | (_pull(bench.registry, old, side.reference) if old else {})
 
-    return in_turns(rounds, bench.sides, measure)
+    return in_turns(rounds, bench.sides, measure, SLOW)
 
 
 def _offer_light(project: Project) -> None:
@@ -274,21 +297,49 @@ def profile(bench: Bench, rounds: int) -> Values:
     return in_turns(rounds, sides, measure)
 
 
+def parts(bench: Bench, rounds: int) -> Values:
+    """The bytes that an edit sends, and what is left of them without all that OCI does not ask for."""
+    del rounds
+
+    def measure(name: str) -> dict[str, float]:
+        side, registry = bench.sides[name], bench.registry
+        side.publish()
+        manifest = registry.manifest(side.reference)
+        config = json.loads(registry.blob(side.reference, manifest["config"]["digest"]))
+        needed = {key: config[key] for key in ("architecture", "os", "rootfs")}
+        documents = _written(manifest) + _written(needed)
+        sizes = {
+            "manifest": _written(manifest),
+            "config": _written(config),
+            **{f"of which {key}": _written(config[key]) for key in ("rootfs", "history", "config")},
+            "layer of code and manifest": manifest["layers"][-1]["size"],
+        }
+        floor = documents + sizes["layer of code and manifest"]
+        return {**sizes, "layers": len(manifest["layers"]), "without history, labels, variables": floor}
+
+    return in_turns(1, bench.only("trainpack"), measure)
+
+
+def _written(document: object) -> int:
+    return len(canonical_json(document))
+
+
 def floors(bench: Bench, rounds: int) -> Values:
     """What a cold build cannot go below: to copy and hash the wheels, to compile them, to push the layers."""
-    side = bench.sides["trainpack"]
-    side.publish()
+    sides = bench.only("trainpack")
+    for side in sides.values():
+        side.publish()
     wheels = list(bench.project.download().values())
 
-    def measure(_: str) -> dict[str, float]:
+    def measure(name: str) -> dict[str, float]:
         bench.registry.wipe()
         return {
             "copy and hash the script's wheels": seconds(lambda: _copy(wheels)),
             "compile their byte code, every core": _compile(wheels),
-            "build nothing, push everything": seconds(side.publish),
+            "build nothing, push everything": seconds(sides[name].publish),
         }
 
-    return in_turns(rounds, bench.only("trainpack"), measure)
+    return in_turns(rounds, sides, measure)
 
 
 def _copy(wheels: Iterable[Path]) -> None:
@@ -311,6 +362,7 @@ def _compile(wheels: Iterable[Path]) -> float:
 
 MEASURES: dict[str, Callable[[Bench, int], Values]] = {
     "cold": cold,
+    "uncompiled": uncompiled,
     "fetch": fetch,
     "noop": noop,
     "noop-loaded": noop_loaded,
@@ -320,5 +372,8 @@ MEASURES: dict[str, Callable[[Bench, int], Values]] = {
     "size": size,
     "imports": imports,
     "profile": profile,
+    "parts": parts,
     "floors": floors,
 }
+# Those of byte code alone.
+WITH_BYTECODE = ("uncompiled",)

@@ -12,7 +12,6 @@ import tarfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO
 
 from zlib_ng import zlib_ng
 
@@ -21,6 +20,7 @@ from builder.oci.blobs import Blobs, BlobWriter
 from builder.oci.image import Layer
 from builder.oci.layer import GZIP_HEADER, LEVEL, kept_layer
 from builder.wheels.archive import Member, WheelArchive
+from builder.wheels.compiled import Compiled
 from builder.wheels.install import Installed
 
 _BLOCK = 1 << 20
@@ -34,34 +34,7 @@ class Source:
 
     archive: WheelArchive
     installed: Installed
-    bytecode: Spool | None = None
-
-
-class Spool:
-    """Files that wait on the disk until the layer that they go into is written.
-
-    Attributes:
-        entries: The files, without their content.
-    """
-
-    def __init__(self, file: IO[bytes], files: Iterable[tuple[str, bytes]]) -> None:
-        self.entries: list[tar.Entry] = []
-        self._file = file
-        self._starts: dict[str, int] = {}
-        at = 0
-        for path, content in files:
-            file.write(content)
-            self.entries.append(tar.file(path, b"", size=len(content)))
-            self._starts[path] = at
-            at += len(content)
-
-    def __contains__(self, path: str) -> bool:
-        return path in self._starts
-
-    def read(self, entry: tar.Entry) -> bytes:
-        """The content of one of the entries."""
-        self._file.seek(self._starts[entry.path])
-        return self._file.read(entry.size)
+    bytecode: Compiled | None = None
 
 
 def write_wheels(sources: Iterable[Source], blobs: Blobs, epoch: int) -> Layer:
