@@ -55,7 +55,9 @@ def test_the_page_shows_machine_medians_load_and_what_is_not_met() -> None:
 def test_a_side_that_was_measured_less_often_shows_in_the_rounds() -> None:
     run = edit_of(0.9, 1.0, 2000.0)
     run.values["buildkit-uv"]["seconds"] = [1.0]
-    assert "| one-line edit, built and pushed, s | 0.900 | 1.000 | 1 to 3 | 1.5 |" in tables(Results(runs=[run]))
+    assert "| one-line edit, built and pushed, s | 0.900 | 1.000 | 1 to 3 | 1.5 |" in tables(
+        Results(runs=[run])
+    )
 
 
 def test_sides_that_take_long_are_measured_once_and_the_others_in_every_round() -> None:
