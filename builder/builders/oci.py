@@ -70,9 +70,12 @@ class OciBuilder:
         return found
 
     def _wheels(self, plan: BuildPlan, interpreter: Interpreter | None) -> list[Addendum]:
+        venv = Environment(VENV, plan.python)
         groups = [
-            *group_wheels(plan.heavy, plan.light, Environment(VENV, plan.python)),
+            *group_wheels(plan.heavy, (), venv),
+            # Below what changes more often: who pulls a new version unpacks again all above the change.
             Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
+            *group_wheels((), plan.light, venv),
         ]
         settings = Settings(interpreter, self._epoch, self._environ, self._say)
         layers = wheel_layers(groups, self._cache, settings)

@@ -1,7 +1,8 @@
 """Wheels into one layer by transmuxing: a wheel's deflate streams become members of the layer's gzip.
 
 A gzip file may have many members, one after another, that unpack to one stream (RFC 1952, section 2.2). Each
-file's stream is wrapped as it is; tar headers and what has content of its own are compressed between them.
+larger file's stream is wrapped as it is; what lies between them is compressed as one: tar headers, byte code,
+and small files, which are cheaper beside each other than each alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from builder.wheels.compiled import Compiled
 from builder.wheels.install import Installed
 
 _BLOCK = 1 << 20
-# A member of its own costs 18 bytes and a header; what is smaller is cheaper beside the header before it.
-_SMALL = 256
+# Packed on their own, the small files of the wheels at hand took a hundredth more of the image.
+_SMALL = 16 << 10
 
 
 @dataclass(frozen=True)
