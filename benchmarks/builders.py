@@ -35,18 +35,13 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "builders.json"
 PAGE = ROOT / "docs" / "speed.md"
 # What takes long is measured less often.
-ROUNDS = {
-    "cold": 3,
-    "uncompiled": 1,
-    "fetch": 3,
-    "light": 5,
-    "imports": 7,
-    "size": 1,
-    "parts": 1,
-    "floors": 3,
-}
-OFTEN = 11
-LARGE = {"torch": {"cold": 2, "fetch": 2, "light": 3, "imports": 5, "floors": 1}}
+ROUNDS = {"cold": 3, "fetch": 2, "light": 3, "imports": 5} | dict.fromkeys(
+    ("size", "parts", "uncompiled", "floors"), 1
+)
+OFTEN = 7
+LARGE = {"torch": {"cold": 2, "fetch": 1, "light": 2, "imports": 3}}
+# The others measure the same as pip in a longer time, so they have to do it once only.
+WITHOUT_BYTECODE = ("trainpack", "buildkit-uv", "buildkit-pip")
 BYTECODE = {"both": (True, False), "with": (True,), "without": (False,)}
 
 
@@ -154,7 +149,8 @@ def _jobs(options: argparse.Namespace, results: Results, scratch: Path) -> Gener
                     project = Project(
                         place / "project", lock, f"{own.address}/bench/{lock}", bytecode, wheels
                     )
-                    with _bench(project, place, own, options.sides) as bench:
+                    sides = [side for side in options.sides if bytecode or side in WITHOUT_BYTECODE]
+                    with _bench(project, place, own, sides) as bench:
                         yield from (_job(name, bench, options.rounds) for name in measures)
         if _is_wanted(options, results, "memory", "5 GB", True):
             own.wipe()
