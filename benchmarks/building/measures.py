@@ -315,14 +315,14 @@ def parts(bench: Bench, rounds: int) -> Values:
         config = json.loads(registry.blob(side.reference, manifest["config"]["digest"]))
         needed = {key: config[key] for key in ("architecture", "os", "rootfs")}
         documents = _written(manifest) + _written(needed)
-        sizes = {
-            "manifest": _written(manifest),
+        code = manifest["layers"][-1]["size"]
+        return {
+            f"manifest, of {len(manifest['layers'])} layers": _written(manifest),
             "config": _written(config),
-            **{f"of which {key}": _written(config[key]) for key in ("rootfs", "history", "config")},
-            "layer of code and manifest": manifest["layers"][-1]["size"],
+            **{f"config: its {key}": _written(config[key]) for key in ("rootfs", "history", "config")},
+            "layer of code and manifest": code,
+            "without history, labels, variables": documents + code,
         }
-        floor = documents + sizes["layer of code and manifest"]
-        return {**sizes, "layers": len(manifest["layers"]), "without history, labels, variables": floor}
 
     return in_turns(1, bench.only("trainpack"), measure)
 

@@ -86,7 +86,7 @@ class Results:
 
     def json(self) -> str:
         """Everything, as one document."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def read_results(path: Path) -> Results:
