@@ -2,8 +2,9 @@
 
 Run: .venv/bin/python benchmarks/builders.py [--locks small] [--measures noop edit] [--sides …] [--rounds 3]
      .venv/bin/python benchmarks/builders.py --write        also takes the figures into docs/speed.md
+     .venv/bin/python benchmarks/builders.py --write --missing      goes on where it was interrupted
 Needs an engine and docker-registry. All of it takes long; a part takes minutes, and --write keeps the rest.
-Ends with 1 when a target is not met.
+Ends with 1 when a target is not met, or something could not be measured.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from building import memory
-from building.measures import MEASURES, Bench
+from building.measures import MEASURES, WITH_BYTECODE, Bench, Values
 from building.projects import Project, offer, torch_wheel
 from building.report import Results, Run, page, read_results, tables, this_machine, verdicts
 from building.services import Registry, clean_engine, registry, wheel_server
@@ -31,8 +35,13 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "builders.json"
 PAGE = ROOT / "docs" / "speed.md"
 # What takes long is measured less often.
-ROUNDS = {"cold": 3, "fetch": 3, "light": 5, "imports": 7, "size": 1, "floors": 3}
-OFTEN = 11
+ROUNDS = {"cold": 3, "fetch": 2, "light": 3, "imports": 5} | dict.fromkeys(
+    ("size", "parts", "uncompiled", "floors"), 1
+)
+OFTEN = 7
+LARGE = {"torch": {"cold": 2, "fetch": 1, "light": 2, "imports": 3}}
+# The others measure the same as pip in a longer time, so they have to do it once only.
+WITHOUT_BYTECODE = ("trainpack", "buildkit-uv", "buildkit-pip")
 BYTECODE = {"both": (True, False), "with": (True,), "without": (False,)}
 
 
@@ -47,17 +56,59 @@ def main() -> int:
     results = read_results(KEPT) if options.write else Results()
     if options.measures:
         results.machine = this_machine()
-    with tempfile.TemporaryDirectory(prefix="trainpack-benchmark-", ignore_cleanup_errors=True) as folder:
-        for run in _runs(options, Path(folder)):
+    complete = False
+    try:
+        complete = _measure(options, results)
+    except KeyboardInterrupt:
+        _tell("interrupted; --missing goes on from here" if options.write else "interrupted")
+    finally:
+        if options.write:
+            PAGE.write_text(page(results), encoding="utf-8")
+        print(results.json() if options.json else tables(results), end="", flush=True)
+    return 0 if complete and all(met for *_, met in verdicts(results)) else 1
+
+
+def _measure(options: argparse.Namespace, results: Results) -> bool:
+    """Take in every run that was asked for; whether all of them came to their ends."""
+    complete, began = True, time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="trainpack-benchmark-", ignore_cleanup_errors=True) as folder,
+        closing(_jobs(options, results, Path(folder))) as jobs,
+    ):
+        for job in jobs:
+            try:
+                run = job.run()
+            except Exception:  # what fails leaves the rest worth measuring
+                traceback.print_exc()
+                _tell(f"{job.title}: failed")
+                complete = False
+                continue
             results.add(run)
-            _tell(f"{run.measure}, {run.lock} lock, bytecode {run.bytecode}: done, load {run.load[1]:.1f}")
+            _tell(f"{job.title}: done after {time.monotonic() - began:.0f} s in all, load {run.load[1]:.1f}")
             if options.write:
                 KEPT.write_text(results.json(), encoding="utf-8")
-                PAGE.write_text(page(results), encoding="utf-8")
-    if options.write:
-        PAGE.write_text(page(results), encoding="utf-8")
-    print(results.json() if options.json else tables(results), end="")
-    return 0 if all(met for *_, met in verdicts(results)) else 1
+    return complete
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A measure of one lock, still to be taken."""
+
+    measure: str
+    lock: str
+    bytecode: bool
+    rounds: int
+    take: Callable[[], Values]
+
+    @property
+    def title(self) -> str:
+        return f"{self.measure}, {self.lock} lock, bytecode {self.bytecode}"
+
+    def run(self) -> Run:
+        load, began = os.getloadavg()[0], time.monotonic()
+        values = self.take()
+        loads, seconds = (load, os.getloadavg()[0]), time.monotonic() - began
+        return Run(self.measure, self.lock, self.bytecode, self.rounds, loads, values, seconds)
 
 
 def _options() -> argparse.Namespace:
@@ -75,39 +126,49 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help=f"into {KEPT.name} and {PAGE.name}, beside the rest"
     )
+    parser.add_argument("--missing", action="store_true", help=f"only what {KEPT.name} lacks")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args()
 
 
-def _runs(options: argparse.Namespace, scratch: Path) -> Iterator[Run]:
-    """Every run that was asked for, one after the other."""
+def _jobs(options: argparse.Namespace, results: Results, scratch: Path) -> Generator[_Job]:
+    """Everything that was asked for, one after the other, each while what it works with is there."""
     wheels = scratch / "wheels"
     wheels.mkdir()
     offer(wheels, os.environ)
     _own_cache(scratch / "cache")
-    asked = [measure for measure in options.measures if measure != "memory"]
     with registry(scratch / "registry") as own, _cleaned(own):
-        for lock in options.locks if asked else ():
+        for lock in options.locks:
             if lock == "torch" and not torch_wheel():
                 _tell("no find-links folder has a CPU build of torch: the torch lock is left out")
                 continue
             for bytecode in BYTECODE[options.bytecode]:
-                place = scratch / f"{lock}-{bytecode}"
-                project = Project(place / "project", lock, f"{own.address}/bench/{lock}", bytecode, wheels)
-                with _bench(project, place, own, options.sides) as bench:
-                    yield from (_run(measure, bench, options.rounds) for measure in asked)
-        if "memory" in options.measures:
+                measures = [name for name in MEASURES if _is_wanted(options, results, name, lock, bytecode)]
+                if measures:
+                    place = scratch / f"{lock}-{bytecode}"
+                    project = Project(
+                        place / "project", lock, f"{own.address}/bench/{lock}", bytecode, wheels
+                    )
+                    sides = [side for side in options.sides if bytecode or side in WITHOUT_BYTECODE]
+                    with _bench(project, place, own, sides) as bench:
+                        yield from (_job(name, bench, options.rounds) for name in measures)
+        if _is_wanted(options, results, "memory", "5 GB", True):
             own.wipe()
-            load = os.getloadavg()[0]
-            values = memory.measure(scratch / "large", f"{own.address}/bench/large", wheels)
-            yield Run("memory", "5 GB", True, 1, (load, os.getloadavg()[0]), values)
+            name = f"{own.address}/bench/large"
+            yield _Job("memory", "5 GB", True, 1, lambda: memory.measure(scratch / "large", name, wheels))
 
 
-def _run(measure: str, bench: Bench, asked: int | None) -> Run:
-    rounds, load = asked or ROUNDS.get(measure, OFTEN), os.getloadavg()[0]
-    values = MEASURES[measure](bench, rounds)
-    project = bench.project
-    return Run(measure, project.lock, project.bytecode, rounds, (load, os.getloadavg()[0]), values)
+def _is_wanted(
+    options: argparse.Namespace, results: Results, measure: str, lock: str, bytecode: bool
+) -> bool:
+    known = options.missing and results.find(measure, lock, bytecode)
+    return measure in options.measures and not known and (bytecode or measure not in WITH_BYTECODE)
+
+
+def _job(measure: str, bench: Bench, asked: int | None) -> _Job:
+    lock = bench.project.lock
+    rounds = asked or LARGE.get(lock, {}).get(measure) or ROUNDS.get(measure, OFTEN)
+    return _Job(measure, lock, bench.project.bytecode, rounds, lambda: MEASURES[measure](bench, rounds))
 
 
 def _own_cache(folder: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,16 +21,21 @@ from docker.errors import APIError, ImageNotFound
 
 from builder.engine import client
 from builder.oci.cache import Cache
+from builder.oci.manifest import canonical_json
 from builder.plan import VENV
 from builder.wheels.download import Downloads
 from builder.wheels.making import DOWNLOADS_AT_ONCE
 from building.projects import Project
 from building.services import Registry
-from building.sides import Side
+from building.sides import Side, Trainpack
 
 # Side → what was measured (`seconds`, `sent`, …) → one value for each round.
 Values = dict[str, dict[str, list[float]]]
 DOWNLOAD = "download alone"
+# They install every wheel anew when one of them is another.
+SLOW = ("buildkit-pip", "legacy", "buildah")
+# It gives the engine a whole image, whatever the engine has of it.
+WHOLE = ("buildah",)
 
 
 class _Forgetful(Protocol):
@@ -61,12 +66,21 @@ def seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(rounds: int, sides: Iterable[str], measure: Callable[[str], Mapping[str, float]]) -> Values:
-    """What is measured of each side in each round, a round being one of each."""
+def in_turns(
+    rounds: int,
+    sides: Iterable[str],
+    measure: Callable[[str], Mapping[str, float]],
+    once: Collection[str] = (),
+) -> Values:
+    """What is measured of each side in each round, a round being one of each.
+
+    Args:
+        once: The sides of which one round is enough, since it takes them so long.
+    """
     names = list(sides)
     values: Values = {name: {} for name in names}
-    for _ in range(rounds):
-        for name in names:
+    for number in range(rounds):
+        for name in names if number == 0 else [name for name in names if name not in once]:
             for what, value in measure(name).items():
                 values[name].setdefault(what, []).append(value)
     return values
@@ -80,7 +94,18 @@ def cold(bench: Bench, rounds: int) -> Values:
         bench.registry.wipe()
         return {"seconds": seconds(bench.sides[name].publish), "sent": bench.registry.size()}
 
-    return in_turns(rounds, bench.sides, measure)
+    return in_turns(rounds, bench.sides, measure, SLOW)
+
+
+def uncompiled(bench: Bench, rounds: int) -> Values:
+    """The same where no wheel's byte code is kept yet."""
+
+    def measure(name: str) -> dict[str, float]:
+        cast("Trainpack", bench.sides[name]).chill(compiled=False)
+        bench.registry.wipe()
+        return {"seconds": seconds(bench.sides[name].publish)}
+
+    return in_turns(rounds, bench.only("trainpack"), measure)
 
 
 def fetch(bench: Bench, rounds: int) -> Values:
@@ -116,7 +141,7 @@ def noop_loaded(bench: Bench, rounds: int) -> Values:
     """The same, and the image is in the engine afterwards."""
     for side in bench.sides.values():
         side.load()
-    return in_turns(rounds, bench.sides, lambda name: {"seconds": seconds(bench.sides[name].load)})
+    return in_turns(rounds, bench.sides, lambda name: {"seconds": seconds(bench.sides[name].load)}, WHOLE)
 
 
 def edit(bench: Bench, rounds: int) -> Values:
@@ -142,7 +167,7 @@ def edit_loaded(bench: Bench, rounds: int) -> Values:
         _edit(bench.sides[name])
         return {"seconds": seconds(bench.sides[name].load)}
 
-    return in_turns(rounds, bench.sides, measure)
+    return in_turns(rounds, bench.sides, measure, WHOLE)
 
 
 def _edit(side: Side) -> None:
@@ -153,23 +178,28 @@ def _edit(side: Side) -> None:
 
 def light(bench: Bench, rounds: int) -> Values:
     """Change one light dependency, build and push; an engine that has the old version pulls the new one."""
-    for side in bench.sides.values():
-        side.publish()
+    # Of the torch lock, one that installs anew has to do.
+    names = list(
+        bench.sides
+        if bench.project.lock == "small"
+        else bench.only("trainpack", "buildkit-uv", "buildkit-pip")
+    )
+    for name in names:
+        bench.sides[name].publish()
 
     def measure(name: str) -> dict[str, float]:
         side, project = bench.sides[name], bench.project
         old = _pulled(side) if name == "trainpack" else ""
         project.change_light()
         _offer_light(project)
-        for each in bench.sides.values():
-            each.follow(project)
+        side.follow(project)
         before = bench.registry.size()
         taken = seconds(side.publish)
         found = {"seconds": taken, "sent": bench.registry.size() - before}
         found["wheel"] = project.light.stat().st_size
         return found | (_pull(bench.registry, old, side.reference) if old else {})
 
-    return in_turns(rounds, bench.sides, measure)
+    return in_turns(rounds, names, measure, SLOW)
 
 
 def _offer_light(project: Project) -> None:
@@ -274,21 +304,49 @@ def profile(bench: Bench, rounds: int) -> Values:
     return in_turns(rounds, sides, measure)
 
 
+def parts(bench: Bench, rounds: int) -> Values:
+    """The bytes that an edit sends, and what is left of them without all that OCI does not ask for."""
+    del rounds
+
+    def measure(name: str) -> dict[str, float]:
+        side, registry = bench.sides[name], bench.registry
+        side.publish()
+        manifest = registry.manifest(side.reference)
+        config = json.loads(registry.blob(side.reference, manifest["config"]["digest"]))
+        needed = {key: config[key] for key in ("architecture", "os", "rootfs")}
+        documents = _written(manifest) + _written(needed)
+        code = manifest["layers"][-1]["size"]
+        return {
+            f"manifest, of {len(manifest['layers'])} layers": _written(manifest),
+            "config": _written(config),
+            **{f"config: its {key}": _written(config[key]) for key in ("rootfs", "history", "config")},
+            "layer of code and manifest": code,
+            "without history, labels, variables": documents + code,
+        }
+
+    return in_turns(1, bench.only("trainpack"), measure)
+
+
+def _written(document: object) -> int:
+    return len(canonical_json(document))
+
+
 def floors(bench: Bench, rounds: int) -> Values:
     """What a cold build cannot go below: to copy and hash the wheels, to compile them, to push the layers."""
-    side = bench.sides["trainpack"]
-    side.publish()
+    sides = bench.only("trainpack")
+    for side in sides.values():
+        side.publish()
     wheels = list(bench.project.download().values())
 
-    def measure(_: str) -> dict[str, float]:
+    def measure(name: str) -> dict[str, float]:
         bench.registry.wipe()
         return {
             "copy and hash the script's wheels": seconds(lambda: _copy(wheels)),
             "compile their byte code, every core": _compile(wheels),
-            "build nothing, push everything": seconds(side.publish),
+            "build nothing, push everything": seconds(sides[name].publish),
         }
 
-    return in_turns(rounds, bench.only("trainpack"), measure)
+    return in_turns(rounds, sides, measure)
 
 
 def _copy(wheels: Iterable[Path]) -> None:
@@ -311,6 +369,7 @@ def _compile(wheels: Iterable[Path]) -> float:
 
 MEASURES: dict[str, Callable[[Bench, int], Values]] = {
     "cold": cold,
+    "uncompiled": uncompiled,
     "fetch": fetch,
     "noop": noop,
     "noop-loaded": noop_loaded,
@@ -320,5 +379,8 @@ MEASURES: dict[str, Callable[[Bench, int], Values]] = {
     "size": size,
     "imports": imports,
     "profile": profile,
+    "parts": parts,
     "floors": floors,
 }
+# Those of byte code alone.
+WITH_BYTECODE = ("uncompiled",)

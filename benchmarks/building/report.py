@@ -29,7 +29,8 @@ TITLES = {
 # Measure → what its row is called, what is shown of it, in which unit and with how many digits.
 ROWS = (
     ("cold", "cold build + first push, s", "seconds", 1.0, 2),
-    ("fetch", "the same with no package there, s", "seconds", 1.0, 2),
+    ("uncompiled", "the same, no wheel compiled yet, s", "seconds", 1.0, 2),
+    ("fetch", "the same, no package there, s", "seconds", 1.0, 2),
     ("noop", "no-op, s", "seconds", 1.0, 3),
     ("noop-loaded", "no-op, image in the engine, s", "seconds", 1.0, 3),
     ("edit", "one-line edit, built and pushed, s", "seconds", 1.0, 3),
@@ -53,6 +54,7 @@ class Run:
     Attributes:
         bytecode: Whether the images hold byte code.
         load: The machine's load average when it began and when it ended.
+        seconds: What the measure took.
     """
 
     measure: str
@@ -61,6 +63,7 @@ class Run:
     rounds: int
     load: tuple[float, float]
     values: Values
+    seconds: float = 0.0
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Results:
 
     def json(self) -> str:
         """Everything, as one document."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def read_results(path: Path) -> Results:
@@ -162,11 +165,17 @@ def _medians(results: Results, lock: str, bytecode: bool) -> list[str]:
         found = [median(run.values, side, what) for side in sides] if run else []
         if run and any(value is not None for value in found):
             cells = ["" if value is None else f"{value / divisor:.{digits}f}" for value in found]
-            rows.append((title, *cells, str(run.rounds), f"{max(run.load):.1f}"))
+            rows.append((title, *cells, _rounds(run, what), f"{max(run.load):.1f}"))
     if not rows:
         return []
     head = ("medians", *(TITLES.get(side, side) for side in sides), "rounds", "load")
     return [f"## The {lock} lock, {_bytecode(bytecode)}", "", *_table(head, rows), ""]
+
+
+def _rounds(run: Run, what: str) -> str:
+    """`3`, or `1 to 3` where some sides were measured less often."""
+    counts = {len(values[what]) for values in run.values.values() if what in values}
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
 def _measured(results: Results, lock: str, bytecode: bool, side: str) -> bool:
@@ -180,16 +189,17 @@ def _measured(results: Results, lock: str, bytecode: bool, side: str) -> bool:
 
 def _where(results: Results) -> list[str]:
     lines = []
-    for measure, title in (
-        ("profile", "One-line edit, built and pushed"),
-        ("floors", "Floors of a cold build"),
+    for measure, title, unit, scale in (
+        ("profile", "One-line edit, built and pushed", "ms", 1000),
+        ("parts", "What a one-line edit sends", "bytes", 1),
+        ("floors", "Floors of a cold build", "ms", 1000),
     ):
         for run in (run for run in results.runs if run.measure == measure):
             rows = [
-                (what, f"{(median(run.values, OURS, what) or 0) * 1000:.0f}")
+                (what, f"{(median(run.values, OURS, what) or 0) * scale:.0f}")
                 for what in run.values.get(OURS, {})
             ]
-            head = (f"{title}, {run.lock} lock, {_bytecode(run.bytecode)}", "ms")
+            head = (f"{title}, {run.lock} lock, {_bytecode(run.bytecode)}", unit)
             lines += [*_table(head, rows), ""]
     for run in (run for run in results.runs if run.measure == "memory"):
         rows = [(what, f"{median(run.values, OURS, what):.0f}") for what in run.values[OURS]]
@@ -206,4 +216,5 @@ def page(results: Results) -> str:
     """The page of docs."""
     machine = ", ".join(f"{what} {value}" for what, value in results.machine.items())
     text = Path(__file__).with_name("page.md").read_text(encoding="utf-8")
-    return text.format(machine=machine, tables=tables(results))
+    minutes = round(sum(run.seconds for run in results.runs) / 60)
+    return text.format(machine=machine, minutes=minutes, tables=tables(results))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import requests
+from docker.errors import APIError
 
 from builder.engine import client
 
 # In the commands of the build steps, so that what BuildKit keeps of them can be told from anybody else's.
 MARK = f"trainpack-benchmark-{uuid.uuid4().hex[:8]}"
+# How long the engine may count its disk usage before it counts as stuck.
+COUNTING_SECONDS = 120.0
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -52,6 +56,13 @@ class Registry:
         answer.raise_for_status()
         document: dict[str, Any] = answer.json()
         return document
+
+    def blob(self, reference: str, digest: str) -> bytes:
+        """A small blob, whole."""
+        path = reference.removeprefix(f"{self.address}/").rpartition(":")[0]
+        answer = requests.get(f"http://{self.address}/v2/{path}/blobs/{digest}", timeout=60)
+        answer.raise_for_status()
+        return answer.content
 
     def fetch(self, reference: str, digests: Iterable[str]) -> None:
         """Read blobs to their ends."""
@@ -120,10 +131,9 @@ def clean_engine(prefix: str) -> None:
     ours = _build_records()
     while ours:
         # A record that others are based on goes once they are gone.
-        for record in ours:
-            # The engine takes any filter; the SDK's types know only some.
-            filters: Any = {"id": [f"^{record}$"]}
-            engine.api.prune_builds(filters=filters, all=True)
+        # The engine takes any filter, one pattern of each; the SDK's types know only some.
+        filters: Any = {"id": [f"^({'|'.join(ours)})$"]}
+        engine.api.prune_builds(filters=filters, all=True)
         left = _build_records()
         if len(left) == len(ours):
             break
@@ -132,10 +142,24 @@ def clean_engine(prefix: str) -> None:
 
 def _build_records() -> list[str]:
     """The ids of BuildKit's records of our steps, and of what was built on them."""
-    records = client().df()["BuildCache"] or []
+    records = _disk_usage()["BuildCache"] or []
     ours = {record["ID"] for record in records if MARK in record.get("Description", "")}
     while True:
         based = {record["ID"] for record in records if record.get("Parent") in ours} - ours
         if not based:
             return sorted(ours)
         ours |= based
+
+
+def _disk_usage() -> dict[str, Any]:
+    """What the engine keeps; asked again while it counts for another, which it does for one at a time."""
+    until = time.monotonic() + COUNTING_SECONDS
+    while True:
+        try:
+            usage: dict[str, Any] = client().df()
+        except APIError as error:
+            if "already running" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            return usage

@@ -7,16 +7,20 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from builder.builders.context import stage_context
 from builder.builders.dockerfile import render_dockerfile
 from builder.engine import buildkit_cli
+from builder.oci.cache import open_cache
 from builder.package_index import ca_bundle, index_settings, uv_arguments, uv_environment
-from builder.plan import VENV, BuildPlan
+from builder.plan import TOOLS, VENV, BuildPlan
 from builder.tools import cache_folder, host_uv
+from builder.wheels.bytecode import find_interpreter
+from builder.wheels.compiled import bytecode_key
+from builder.wheels.environment import Environment
 from building.projects import TRAINPACK, Project, edit_line
 from building.services import MARK
 
@@ -103,14 +107,25 @@ class Trainpack:
 
         return last_build(self._project.folder).reference
 
-    def chill(self) -> None:
-        plan = self._project.plan
-        wheels = {wheel.sha256 for wheel in (*plan.heavy, *plan.light, *plan.tools)}
-        cache = cache_folder() / "oci"
-        for file in [path for path in cache.rglob("*") if path.is_file()]:
-            if file.name not in wheels:
+    def chill(self, *, compiled: bool = True) -> None:
+        """Forget every layer; packages stay, and with `compiled` their byte code."""
+        kept = set(self._packages(compiled=compiled))
+        for file in [path for path in open_cache().folder.rglob("*") if path.is_file()]:
+            if file.name not in kept:
                 file.unlink()
         shutil.rmtree(self._project.folder / ".trainpack", ignore_errors=True)
+
+    def _packages(self, *, compiled: bool) -> Iterator[str]:
+        """The names of the cache's files that are kept of a package, not of an image."""
+        plan, cache = self._project.plan, open_cache()
+        interpreter = find_interpreter(plan.python, plan.base.reference)
+        for prefix, wheels in ((VENV, (*plan.heavy, *plan.light)), (TOOLS, plan.tools)):
+            for wheel in wheels:
+                yield wheel.sha256
+                if compiled and interpreter:
+                    key = bytecode_key(wheel, Environment(prefix, plan.python), interpreter)
+                    if layer := cache.recall(key):
+                        yield from (key, layer.digest.removeprefix("sha256:"))
 
     def forget(self) -> None:
         """Forget the packages too."""
@@ -127,7 +142,8 @@ class Trainpack:
         self._run("--no-load")
 
     def publish(self) -> None:
-        self._run("--no-load", "--push")
+        # What BuildKit pushes is an image and no documents about it.
+        self._run("--no-load", "--push", "--no-attest")
 
     def load(self) -> None:
         self._run("--load")
@@ -288,8 +304,12 @@ class Buildah(_Tagged):
         self._buildah("push", self.reference, f"docker-daemon:{self.reference}")
 
     def close(self) -> None:
-        """Let go of its storage's mounts, so that the folder can be removed."""
-        self._buildah("rmi", "--all", "--force")
+        """Let go of its storage's mounts, also those of a build that was interrupted."""
+        below = self._context.parent
+        for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
+            place = line.split()[1]
+            if Path(place).is_relative_to(below):
+                run(["umount", place], Path("/"))
 
     def _buildah(self, command: str, *arguments: str) -> None:
         run(["buildah", *self._storage, command, *arguments], self._context)

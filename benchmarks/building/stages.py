@@ -71,7 +71,7 @@ def main() -> int:
 
     builtins.__import__ = importing
     os.chdir(sys.argv[1])
-    sys.argv = ["trainpack", "build", "--builder=oci", "--no-load", "--push"]
+    sys.argv = ["trainpack", "build", "--builder=oci", "--no-load", "--push", "--no-attest"]
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
         from builder.cli import main as command  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ from builder.code_layer import code_layer
 from builder.errors import UsageError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
-from builder.oci.image import Addendum, Changes, Image, Layer, append
+from builder.oci.image import Addendum, Changes, Image, append
 from builder.oci.layer import write_layer
 from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPlan, BuiltImage
 from builder.wheels.bytecode import Interpreter, compile_files, find_interpreter
@@ -52,7 +52,6 @@ class OciBuilder:
             raise UsageError(f"the oci builder cannot: {reason}", remedy="use --builder docker")
         interpreter = self._interpreter(plan)
         additions = [
-            self._environments(plan),
             *self._wheels(plan, interpreter),
             self._entrypoint(plan, interpreter),
             self._code(plan, folder),
@@ -70,18 +69,17 @@ class OciBuilder:
             )
         return found
 
-    def _environments(self, plan: BuildPlan) -> Addendum:
-        key = ["environments", plan.python, plan.base.source]
-        return self._layer("Python environments", key, lambda: environments(plan))
-
     def _wheels(self, plan: BuildPlan, interpreter: Interpreter | None) -> list[Addendum]:
+        venv = Environment(VENV, plan.python)
         groups = [
-            *group_wheels(plan.heavy, plan.light, Environment(VENV, plan.python)),
+            *group_wheels(plan.heavy, (), venv),
+            # Below what changes more often: who pulls a new version unpacks again all above the change.
             Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
+            *group_wheels((), plan.light, venv),
         ]
         settings = Settings(interpreter, self._epoch, self._environ, self._say)
         layers = wheel_layers(groups, self._cache, settings)
-        return [_addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
+        return [Addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
 
     def _entrypoint(self, plan: BuildPlan, interpreter: Interpreter | None) -> Addendum:
         venv, tools = (Environment(prefix, plan.python).site_packages for prefix in (VENV, TOOLS))
@@ -91,25 +89,25 @@ class OciBuilder:
         }
 
         def entries() -> list[tar.Entry]:
-            files = [tar.file(place, path) for place, path in paths.items()]
+            files = environments(plan) + [tar.file(place, path) for place, path in paths.items()]
             if not interpreter:
                 return files
             made = compile_files(paths, lambda place: paths[place].read_bytes(), plan.python, interpreter)
             return files + [tar.file(place, content) for place, content in made]
 
         compiled = interpreter.identity if interpreter else None
-        key = ["entrypoint", plan.entrypoint_hash, plan.python, compiled]
-        return self._layer("the entrypoint", key, entries)
+        key = ["entrypoint", plan.entrypoint_hash, plan.python, plan.base.source, compiled]
+        return self._layer("environments and entrypoint", key, entries)
 
     def _code(self, plan: BuildPlan, folder: Path) -> Addendum:
         code = [file.model_dump() for file in plan.code]
         layer = code_layer(code, plan.manifest, folder, self._cache, self._epoch)
-        return _addendum(layer, "code and manifest")
+        return Addendum(layer, "code and manifest")
 
     def _layer(self, title: str, key: Sequence[object], entries: Callable[[], list[tar.Entry]]) -> Addendum:
         blobs, epoch = self._cache.blobs, self._epoch
         layer = self._cache.layer(cache_key(*key, epoch), lambda: write_layer(entries(), blobs, epoch))
-        return _addendum(layer, title)
+        return Addendum(layer, title)
 
 
 def why_not(plan: BuildPlan) -> str | None:
@@ -145,7 +143,3 @@ def built_image(plan: BuildPlan, image: Image) -> BuiltImage:
         size=sum(layer.unpacked or layer.size for layer in image.layers),
         layers=tuple(layer.diff_id for layer in image.layers),
     )
-
-
-def _addendum(layer: Layer, title: str) -> Addendum:
-    return Addendum(layer, f"trainpack: {title}")

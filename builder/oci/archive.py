@@ -35,7 +35,7 @@ from builder.oci.manifest import (
     parse_object,
     shown,
 )
-from builder.oci.remote.auth import default_registry, endpoint
+from builder.oci.remote.names import DEFAULT, endpoint
 from builder.oci.streams import CHUNK, section, verifying
 from builder.oci.tar import END, Entry, header
 from builder.reference import Reference
@@ -130,8 +130,7 @@ def _blob_path(digest: str) -> str:
 def _index(image: Image | Index, reference: Reference | None) -> bytes:
     names = {}
     if reference and reference.tag:
-        host = reference.registry or default_registry()[0]
-        full = f"{host}/{endpoint(reference)[1]}"
+        full = f"{reference.registry or DEFAULT}/{endpoint(reference)[1]}"
         names = {REF_NAME: reference.tag, CONTAINERD_NAME: f"{full}:{reference.tag}"}
     entry = image.descriptor.to_json() | ({"annotations": names} if names else {})
     return canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})

@@ -228,8 +228,8 @@ def append(base: Image, additions: Sequence[Addendum], changes: Changes, epoch: 
     document["config"] = _changed(document.get("config") or {}, changes)
     document["rootfs"] = _rootfs(tuple(layer.diff_id for layer in layers))
     document["history"] = [
-        *_history(base, created),
-        *({"created": created, "created_by": each.created_by} for each in additions),
+        *_history(base),
+        *({"created_by": each.created_by} for each in additions),
     ]
     annotations = parse_manifest(base.manifest, base.digest, base.media_type).annotations
     return _image(canonical_json(document), layers, annotations)
@@ -262,12 +262,12 @@ def _changed(config: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
     return changed
 
 
-def _history(base: Image, created: str) -> list[dict[str, Any]]:
+def _history(base: Image) -> list[dict[str, Any]]:
     """The base's history; one line per layer where it has none, since engines match the two by count."""
     kept = [entry for entry in base.document.get("history") or () if isinstance(entry, dict)]
     if sum(not entry.get("empty_layer") for entry in kept) == len(base.layers):
         return kept
-    return [{"created": created, "created_by": f"base {layer.digest}"} for layer in base.layers]
+    return [{"created_by": f"base {layer.digest}"} for layer in base.layers]
 
 
 def _rootfs(diff_ids: tuple[str, ...]) -> dict[str, Any]:

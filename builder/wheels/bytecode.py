@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 from builder.errors import TrainpackError
 
-# A process compiles this many files: what is in its memory decides some bits of what it writes, so a file's
-# company has to be the same on every machine.
+# A process compiles this many files, or bytes of them: what is in its memory decides some bits of what it
+# writes, so a file's company has to be the same on every machine; and it is in this process's memory too.
 _FILES_PER_PROCESS = 200
+_BYTES_PER_PROCESS = 2 << 20
 # Reads names and sources from standard input and writes byte code, empty where a file is no Python of this
 # version; with a source's hash in place of its time, never checked: https://peps.python.org/pep-0552/.
 _COMPILER = """
@@ -113,16 +114,29 @@ def compile_with(
     Raises:
         TrainpackError: The interpreter fails.
     """
-    ordered = sorted(names)
     started: deque[tuple[list[str], Future[list[bytes]]]] = deque()
-    for at in range(0, len(ordered), _FILES_PER_PROCESS):
-        part = ordered[at : at + _FILES_PER_PROCESS]
-        sources = [(f"/{name}", read(name)) for name in part]
+    for sources in _shares(sorted(names), read):
+        part = [name for name, _ in sources]
         started.append((part, pool.submit(_compiled, sources, interpreter)))
         if len(started) > (os.cpu_count() or 1):
             yield from _placed(*started.popleft(), python)
     while started:
         yield from _placed(*started.popleft(), python)
+
+
+def _shares(names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[list[tuple[str, bytes]]]:
+    """The files and their content, in the shares of a process each."""
+    share: list[tuple[str, bytes]] = []
+    size = 0
+    for name in names:
+        content = read(name)
+        if share and (len(share) == _FILES_PER_PROCESS or size + len(content) > _BYTES_PER_PROCESS):
+            yield share
+            share, size = [], 0
+        share.append((name, content))
+        size += len(content)
+    if share:
+        yield share
 
 
 def _placed(names: Sequence[str], made: Future[list[bytes]], python: str) -> Iterator[tuple[str, bytes]]:
@@ -133,7 +147,7 @@ def _placed(names: Sequence[str], made: Future[list[bytes]], python: str) -> Ite
 
 def _compiled(sources: Sequence[tuple[str, bytes]], interpreter: Interpreter) -> list[bytes]:
     pieces = [len(sources).to_bytes(4, "big")]
-    pieces += [_framed(part) for name, content in sources for part in (name.encode(), content)]
+    pieces += [_framed(part) for name, content in sources for part in (f"/{name}".encode(), content)]
     command = [*interpreter.command, "-s", "-S", "-B", "-W", "ignore", "-c", _COMPILER]
     done = subprocess.run(
         command, input=b"".join(pieces), capture_output=True, check=False, env=_environment(), cwd=os.sep

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.oci import tar
-from builder.oci.cache import Cache, cache_key
+from builder.oci.cache import Cache
 from builder.oci.image import Layer
-from builder.oci.layer import kept_layer
-from builder.oci.manifest import OCI_LAYER
 from builder.plan import Distribution
 from builder.wheels.archive import open_wheel
 from builder.wheels.bytecode import compile_with
+from builder.wheels.compiled import Compiled, bytecode_key, keep
 from builder.wheels.download import Downloads
 from builder.wheels.install import lay_out
-from builder.wheels.layers import FORMAT, Group, Settings
-from builder.wheels.transmux import Source, Spool, write_wheels
+from builder.wheels.layers import Group, Settings
+from builder.wheels.transmux import Source, write_wheels
 
 DOWNLOADS_AT_ONCE = 8
 
@@ -91,28 +88,6 @@ class _Work:
         made = compile_with(
             self.compiling, sources, lambda place: archive.read(sources[place]), python, interpreter
         )
-        if len(group.wheels) > 1:
-            made = self._kept_bytecode(wheel, group, made, interpreter.identity)
-        return Source(archive, installed, Spool(stack.enter_context(self.cache.blobs.scratch()), made))
-
-    def _kept_bytecode(
-        self, wheel: Distribution, group: Group, made: Iterable[tuple[str, bytes]], identity: str
-    ) -> Iterator[tuple[str, bytes]]:
-        """The byte code of a wheel that shares its layer, kept since that is made anew with any of them."""
-        environment = [group.environment.prefix, group.environment.python]
-        key = cache_key("bytecode", FORMAT, *environment, identity, wheel.filename, wheel.sha256)
-        layer = self.cache.layer(key, lambda: self._keep(made))
-        with layer.open() as file, tarfile.open(fileobj=file, mode="r|") as kept:
-            for member in kept:
-                content = kept.extractfile(member)
-                yield member.name, content.read() if content else b""
-            while file.read(tar.CHUNK):  # verified where it ends, which may be behind what was asked for
-                pass
-
-    def _keep(self, files: Iterable[tuple[str, bytes]]) -> Layer:
-        entries = [tar.file(path, content) for path, content in files]
-        blobs = self.cache.blobs
-        with blobs.writer() as writer:
-            for piece in tar.stream(sorted(entries, key=lambda entry: entry.path)):
-                writer.write(piece)
-        return kept_layer(blobs, writer.digest, writer.digest, writer.size, writer.size, OCI_LAYER)
+        key = bytecode_key(wheel, group.environment, interpreter)
+        kept = self.cache.layer(key, lambda: keep(made, self.cache.blobs))
+        return Source(archive, installed, Compiled(stack.enter_context(kept.open())))

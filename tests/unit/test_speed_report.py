@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from building.measures import Values
+from building.measures import Values, in_turns
 from building.report import Results, Run, page, read_results, tables, verdicts
 
 
@@ -50,6 +50,26 @@ def test_the_page_shows_machine_medians_load_and_what_is_not_met() -> None:
     assert "cores 2" in text
     assert "| one-line edit, built and pushed, s | 0.900 | 1.000 | 3 | 1.5 |" in text
     assert "to BuildKit | small, with byte code | ≤ 0.75 | 0.90 | **not met** |" in text
+
+
+def test_a_side_that_was_measured_less_often_shows_in_the_rounds() -> None:
+    run = edit_of(0.9, 1.0, 2000.0)
+    run.values["buildkit-uv"]["seconds"] = [1.0]
+    assert "| one-line edit, built and pushed, s | 0.900 | 1.000 | 1 to 3 | 1.5 |" in tables(
+        Results(runs=[run])
+    )
+
+
+def test_sides_that_take_long_are_measured_once_and_the_others_in_every_round() -> None:
+    turns: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        turns.append(name)
+        return {"seconds": float(len(turns))}
+
+    values = in_turns(3, ["quick", "slow"], measure, once=["slow"])
+    assert turns == ["quick", "slow", "quick", "quick"]
+    assert values == {"quick": {"seconds": [1.0, 3.0, 4.0]}, "slow": {"seconds": [2.0]}}
 
 
 def test_nothing_measured_is_an_empty_page_without_tables() -> None:

@@ -152,6 +152,18 @@ def test_byte_code_lies_beside_its_source_and_is_never_checked_against_it(
     assert code.co_filename == f"/opt/venv/lib/python{PYTHON}/site-packages/one/__init__.py"
 
 
+def test_a_wheel_is_compiled_once_whatever_layers_it_goes_into(
+    tmp_path: Path, wheels: dict[str, Distribution]
+) -> None:
+    assert HOST is not None
+    cache = Cache(tmp_path / "cache")
+    layers_of(cache, [Group("one", (wheels["one"],), VENV), Group("two", (wheels["two"],), VENV)])
+    broken = Interpreter(HOST.identity, ("false",))
+    layers_of(cache, [Group("light", (wheels["one"], wheels["two"]), VENV)], interpreter=broken)
+    with pytest.raises(TrainpackError, match="while it compiled"):
+        layers_of(cache, [Group("light", (wheels["one"], wheels["three"]), VENV)], interpreter=broken)
+
+
 def test_without_an_interpreter_there_is_no_byte_code(
     tmp_path: Path, wheels: dict[str, Distribution]
 ) -> None:
@@ -177,13 +189,14 @@ def test_byte_code_depends_on_its_sources_alone(monkeypatch: pytest.MonkeyPatch,
     assert len(first) == 2
 
 
+@pytest.mark.parametrize("share", ["_FILES_PER_PROCESS", "_BYTES_PER_PROCESS"])
 def test_many_files_are_compiled_in_several_processes_to_the_same_bytes(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, share: str
 ) -> None:
     many = {f"opt/m{number}.py": b"def f(x):\n    return x\n" for number in range(25)}
     whole = compiled(many)
     assert len(whole) == 25
-    monkeypatch.setattr(bytecode, "_FILES_PER_PROCESS", 10)
+    monkeypatch.setattr(bytecode, share, 10)
     assert set(compiled(many)) == set(whole)
 
 

@@ -30,7 +30,7 @@ from builder.wheels.transmux import Source, write_wheels
 
 VENV = Environment("/opt/venv", "3.11")
 SITE = "opt/venv/lib/python3.11/site-packages"
-FILES = {"demo/__init__.py": b"VALUE = 1\n" * 40, "demo/data.bin": bytes(range(256)) * 20}
+FILES = {"demo/__init__.py": b"VALUE = 1\n" * 40, "demo/data.bin": bytes(range(256)) * 100}
 
 
 def layer_of(folder: Path, *wheels: Path, environment: Environment = VENV) -> Layer:
@@ -58,8 +58,8 @@ def contents(layer: Layer) -> dict[str, bytes]:
 def test_the_bytes_of_a_layer_are_the_same_everywhere(tmp_path: Path) -> None:
     wheel = write(tmp_path, parts(FILES, scripts="[console_scripts]\ndemo = demo:main\n"))
     layer = layer_of(tmp_path, wheel)
-    assert layer.diff_id == "sha256:54849edb1059306e14b89d6c0ec8c95a888225e08022468ac71fece84b283332"
-    assert layer.digest == "sha256:22a070f4887d3de2e6011dadba3e480e68d1ef6714fa0c038ac5bbaa5dd0e3df"
+    assert layer.diff_id == "sha256:8eb776580cfaaee017fb1e9c9e065bc615540df07595d4e488ceb25c0633cf1f"
+    assert layer.digest == "sha256:635810f8268be01dd37ff93b06d767934669ae610cec72270c98cd693fae9bd0"
 
 
 def test_files_are_owned_by_root_readable_by_all_and_of_one_moment(tmp_path: Path) -> None:
@@ -74,11 +74,20 @@ def test_files_are_owned_by_root_readable_by_all_and_of_one_moment(tmp_path: Pat
 
 
 def test_a_wheels_compressed_bytes_are_in_its_layer_as_they_are(tmp_path: Path) -> None:
-    content = random.Random(0).randbytes(5000)
+    content = random.Random(0).randbytes(20_000)
     layer = layer_of(tmp_path, write(tmp_path, parts({"demo/noise": content})))
     with layer.open() as file:
         assert deflated(content) in file.read()
     assert contents(layer)[f"{SITE}/demo/noise"] == content
+
+
+def test_small_files_of_a_wheel_are_compressed_beside_each_other(tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(10_000)
+    layer = layer_of(
+        tmp_path, write(tmp_path, parts({f"demo/noise{number}": content for number in range(8)}))
+    )
+    assert layer.size < 2 * len(content)
+    assert contents(layer)[f"{SITE}/demo/noise7"] == content
 
 
 def test_a_file_of_many_megabytes_goes_through_in_pieces(tmp_path: Path) -> None:

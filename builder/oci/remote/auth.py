@@ -6,8 +6,6 @@ Source: https://distribution.github.io/distribution/spec/auth/token/.
 from __future__ import annotations
 
 import base64
-import functools
-import ipaddress
 import re
 import threading
 import time
@@ -19,7 +17,7 @@ import requests
 from requests.auth import AuthBase
 
 from builder.errors import RegistryError
-from builder.reference import Reference
+from builder.oci.remote.names import DEFAULT, DEFAULT_HOST, is_loopback
 
 # What a token answer without `expires_in` means, and how long before its end a token is no longer used.
 TOKEN_SECONDS, SPARE_SECONDS = 60, 10
@@ -129,32 +127,6 @@ class Authorizer:
         return RegistryError(f"the registry answers with {what}", place=self._host)
 
 
-def endpoint(reference: Reference) -> tuple[str, str]:
-    """The host to ask and the repository's path there; the docker SDK knows its default registry."""
-    host = reference.registry
-    if host and (is_loopback(host) or host != default_registry()[0]):
-        return host, reference.path
-    path = reference.path if "/" in reference.path else f"library/{reference.path}"
-    return default_registry()[1], path
-
-
-@functools.cache
-def default_registry() -> tuple[str, str]:
-    """The name of docker's default registry, and the host that answers for it."""
-    from docker import auth  # noqa: PLC0415  (as below)
-
-    return auth.INDEX_NAME, urlsplit(auth.INDEX_URL).netloc
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a `host[:port]` is this machine itself."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def find_credentials(host: str) -> dict[str, str]:
     """`username` and `password`, or `identity_token`, or nothing: what `docker login` has kept.
 
@@ -166,9 +138,8 @@ def find_credentials(host: str) -> dict[str, str]:
     from docker.credentials.errors import StoreError as HelperError  # noqa: PLC0415
     from docker.errors import DockerException  # noqa: PLC0415
 
-    name, default = default_registry()
     try:
-        found = auth.load_config().resolve_authconfig(name if host == default else host) or {}
+        found = auth.load_config().resolve_authconfig(DEFAULT if host == DEFAULT_HOST else host) or {}
     except (DockerException, HelperError, ValueError) as error:
         raise RegistryError(
             f"docker's credentials for {host} cannot be read: {type(error).__name__}",

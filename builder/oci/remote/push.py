@@ -18,7 +18,7 @@ from builder.errors import BlobError, ImageNotFoundError, RegistryError, Registr
 from builder.oci.image import Image, Index, Opener
 from builder.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor, digest_of, parse_manifest
 from builder.oci.remote import transport
-from builder.oci.remote.auth import endpoint
+from builder.oci.remote.names import endpoint
 from builder.oci.remote.transport import Body, Transport
 from builder.reference import Reference
 

@@ -23,7 +23,8 @@ from builder.errors import (
     RegistryUnavailableError,
 )
 from builder.oci.manifest import parse_object
-from builder.oci.remote.auth import Authorizer, Header, endpoint, is_loopback
+from builder.oci.remote.auth import Authorizer, Header
+from builder.oci.remote.names import endpoint, is_loopback
 from builder.reference import Reference
 
 TIMEOUT = (10.0, 60.0)
