@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from builder import unchanged
+from builder.atomic import new_file
 from builder.cli.printing import describe_build
 from builder.code_layer import code_layer
 from builder.errors import BlobError
@@ -185,9 +186,8 @@ def _remember(
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all; what a power cut takes is made again."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    with new_file(path) as file:
+        file.write(text.encode())
 
 
 def _note(text: str) -> None:

@@ -9,9 +9,7 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -19,6 +17,7 @@ from uuid import UUID
 from platformdirs import user_config_dir
 from pydantic import SecretStr, ValidationError, field_serializer, field_validator
 
+from builder.atomic import new_file
 from builder.errors import StoreError, UsageError
 from builder.records import Record
 
@@ -189,14 +188,7 @@ def _refuse_contradiction(stored: Credentials, environ: Mapping[str, str]) -> No
 
 
 def _replace(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".credentials-")  # made with mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    with new_file(path, mode=0o600) as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())

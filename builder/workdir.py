@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from builder.atomic import new_file
 from builder.errors import UsageError
 from builder.plan import BuildPlan, BuiltImage, PublishedImage
 
@@ -41,22 +42,12 @@ def write_all_atomically(
     Args:
         scratch: A folder of the same file system, where they wait; without one, beside their places.
     """
-    written: dict[Path, Path] = {}
-    try:
+    with ExitStack() as stack:
         for path, text in texts.items():
-            handle, temporary = tempfile.mkstemp(dir=scratch or path.parent, prefix=f".{path.name}.")
-            written[path] = Path(temporary)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            written[path].chmod(mode)
-        for path, ready in written.items():
-            ready.replace(path)
-    except BaseException:
-        for ready in written.values():
-            ready.unlink(missing_ok=True)
-        raise
+            file = stack.enter_context(new_file(path, mode, scratch=scratch))
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def remember_build(folder: Path, image: BuiltImage) -> None:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
 import tarfile
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from builder.atomic import new_file
 from builder.errors import BlobError, ImageFormatError
 from builder.oci.image import DOCUMENT_BYTES, BlobOpener, Image, Index, open_image
 from builder.oci.layout import LAYOUT, REF_NAME, choose
@@ -79,16 +78,9 @@ def write_archive(path: Path, image: Image | Index, reference: Reference | None 
     Raises:
         BlobError: A layer's bytes are not those of its digest.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
-            for piece in archive(image, reference):
-                file.write(piece)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with new_file(path) as file:
+        for piece in archive(image, reference):
+            file.write(piece)
 
 
 def archive(

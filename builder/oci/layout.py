@@ -9,7 +9,6 @@ import fcntl
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
+from builder.atomic import new_file
 from builder.errors import BlobError, ImageFormatError
 from builder.oci.artifact import Artifact
 from builder.oci.image import Image, Index, open_image
@@ -176,27 +176,13 @@ def _put(folder: Path, digest: str, size: int, source: AbstractContextManager[IO
     path = _path(folder, digest)
     if path.exists() and path.stat().st_size == size:
         return
-    with _fresh(path) as file, source as blob:
+    with new_file(path) as file, source as blob:
         shutil.copyfileobj(blob, file, CHUNK)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with _fresh(path) as file:
+    with new_file(path) as file:
         file.write(content)
-
-
-@contextmanager
-def _fresh(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place once it is whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

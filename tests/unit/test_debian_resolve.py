@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from builder.bases.debian.index import Index, Relation
@@ -116,10 +118,36 @@ def test_a_paragraph_without_a_digest_is_refused() -> None:
     made.add(
         "http://mirror.example.com", b"Package: a\nVersion: 1\nArchitecture: amd64\nFilename: a\nSize: 1\n"
     )
-    with pytest.raises(MirrorError, match="SHA256"):
+    with pytest.raises(MirrorError, match="sha256"):
         made.find("a")
 
 
 def test_a_virtual_package_without_a_version_meets_no_version() -> None:
     assert not Relation("v", ">=", "1").accepts(None)
     assert Relation("v").accepts(None)
+
+
+# In the order of Debian Policy 5.6.12; the forms are those that indexes of Debian have.
+RISING = (
+    "0.9~~ 0.9~rc1-1 0.9 0.9-1~ 0.9-1 0.9-1+b1 0.9-1.1 0.9+ 0.9+dfsg-1 0.10 1 1a 1aa 1+~1 1.0 1:0.1~".split()
+)
+
+
+def test_versions_are_ordered_as_dpkg_orders_them() -> None:
+    made = index("\n".join(f"a {version}" for version in reversed(RISING)))
+    for version, later in itertools.pairwise(RISING):
+        assert Relation("a", "<<", later).accepts(version)
+        assert not Relation("a", ">=", later).accepts(version)
+    highest = made.find("a")
+    assert highest
+    assert highest.version == RISING[-1]
+
+
+def test_a_version_without_revision_is_one_with_revision_0() -> None:
+    assert Relation("a", "=", "1.0-0").accepts("1.0")
+
+
+@pytest.mark.parametrize("depends", ["(>= 1)", "b (> 1)", "b (1)", "b (>= 1_0)", "b (>= 1", "b | | c"])
+def test_a_relation_that_cannot_be_read_is_refused(depends: str) -> None:
+    with pytest.raises(MirrorError, match="cannot be read"):
+        index(f"a 1 Depends={depends}").find("a")

@@ -6,21 +6,23 @@ contract allows, or the package is refused.
 
 from __future__ import annotations
 
+import io
 import lzma
 import stat
+import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from debian.arfile import ArError, ArFile, ArMember
-from debian.deb822 import Deb822
+from debian_inspector.debcon import Debian822
 
 from builder.bases.catalogue import DOCUMENTATION, LICENCES
 from builder.errors import LayerError, MirrorError
+from builder.oci.streams import section
 from builder.oci.tar import Entry, check, file, folder, hardlink, link
 
 # Debian has one /usr: what older packages put beside it lies below it, and the old names lead there. The last
@@ -36,7 +38,8 @@ _NEVER = 0o7022
 _IN_MEMORY = 1 << 20
 
 
-Members = dict[str, ArMember]
+_AR, _AR_HEADER = b"!<arch>\n", struct.Struct("16s32x10s2s")
+Members = dict[str, io.RawIOBase]
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,16 @@ class Deb:
     """What was read.
 
     Attributes:
-        control: Its fields, as they stand in the package.
+        control: Its fields.
+        stated: The same as they stand in the package.
         info: What dpkg keeps of its control files, by name: `md5sums`, `postinst`.
         paths: Every path that it holds, in its own words: `/bin/sh`.
         entries: What goes into a layer.
     """
 
     name: str
-    control: Deb822
+    control: Mapping[str, str]
+    stated: str
     info: dict[str, bytes]
     paths: tuple[str, ...]
     entries: tuple[Entry, ...]
@@ -68,18 +73,18 @@ def read_deb(archive: IO[bytes], name: str, scratch: Path) -> Deb:
         MirrorError: It is no .deb, or holds what no image may.
     """
     try:
-        members = {member.name: member for member in ArFile(fileobj=archive)}  # type: ignore[arg-type]
+        members = _members(archive)
         if "debian-binary" not in members or members["debian-binary"].read(2) != b"2.":
             raise MirrorError("not a .deb of format 2", place=name)
         info = {path.removeprefix("./"): content.read() for path, content in _files(members, "control", name)}
         paths, entries = _read_data(_open(members, "data", name), name, scratch)
-        control = Deb822(info.pop("control"))
+        stated = info.pop("control").decode()
     except (
-        ArError,
         OSError,
         EOFError,
         KeyError,
         ValueError,
+        struct.error,
         tarfile.TarError,
         lzma.LZMAError,
         zlib.error,
@@ -87,7 +92,7 @@ def read_deb(archive: IO[bytes], name: str, scratch: Path) -> Deb:
         raise MirrorError(f"cannot be read as a .deb: {error}", place=name) from None
     except LayerError as error:
         raise MirrorError(str(error), place=name) from None
-    return Deb(name, control, info, paths, entries)
+    return Deb(name, Debian822(stated), stated, info, paths, entries)
 
 
 def moved(path: str) -> str:
@@ -96,6 +101,20 @@ def moved(path: str) -> str:
         if path == old or path.startswith(f"{old}/"):
             return new + path[len(old) :]
     return path
+
+
+def _members(archive: IO[bytes]) -> Members:
+    if archive.read(len(_AR)) != _AR:
+        raise ValueError("it is no ar archive")
+    members: Members = {}
+    while header := archive.read(_AR_HEADER.size):
+        name, size, end = _AR_HEADER.unpack(header)
+        if end != b"`\n" or not size.strip().isdigit():
+            raise ValueError(f"a damaged header at {archive.tell() - len(header)}")
+        start, length = archive.tell(), int(size)
+        members[name.decode().rstrip("/ ")] = section(archive, start, length)
+        archive.seek(start + length + length % 2)
+    return members
 
 
 def _open(members: Members, part: str, name: str) -> tarfile.TarFile:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from debian.deb822 import Packages, PkgRelation
-from debian.debian_support import NativeVersion
+from debian_inspector.debcon import Debian822
+from debian_inspector.version import Version, eval_constraint
 
 from builder.bases.debian.mirror import File
 from builder.errors import MirrorError
 
 _FIELDS = re.compile(rb"^(Package|Provides): *(.+)$", re.MULTILINE)
-_OPERATORS = {
-    "<<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    "=": lambda a, b: a == b,
-    ">=": lambda a, b: a >= b,
-    ">>": lambda a, b: a > b,
-}
+# `:any` and `:native` ask for what every package of the one architecture is: they are read over.
+_RELATION = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9.+-]*)(?::[a-z0-9-]+)?(?:\s*\(\s*(<<|<=|=|>=|>>)\s*(\S+?)\s*\))?"
+)
+# The library's own reading of versions refuses those that end with a tilde or a plus.
+_VERSION = re.compile(r"(?:(\d+):)?([A-Za-z0-9.+~-]+?)(?:-([A-Za-z0-9.+~]+))?")
 _FIRST = ("required", "important", "standard")
 
 
@@ -38,7 +36,7 @@ class Relation:
         if self.operator is None or self.version is None:
             return True
         return version is not None and bool(
-            _OPERATORS[self.operator](NativeVersion(version), NativeVersion(self.version))
+            eval_constraint(_version(version), self.operator, _version(self.version))
         )
 
     def __str__(self) -> str:
@@ -119,7 +117,7 @@ class Index:
         """The highest version of a package, None where there is none."""
         if name not in self._read:
             found = [self._package(each) for each in self._paragraphs.get(name, ())]
-            self._read[name] = max(found, key=lambda each: NativeVersion(each.version), default=None)
+            self._read[name] = max(found, key=lambda each: _version(each.version), default=None)
         return self._read[name]
 
     def providers(self, name: str) -> list[Package]:
@@ -129,8 +127,9 @@ class Index:
         return sorted(provided, key=lambda each: (_rank(each.priority), each.name))
 
     def _package(self, paragraph: _Paragraph) -> Package:
-        fields, uri = Packages(paragraph.content), paragraph.uri
+        fields, uri = Debian822(paragraph.content.decode()), paragraph.uri
         try:
+            _version(fields["Version"])
             return Package(
                 name=fields["Package"],
                 version=fields["Version"],
@@ -153,23 +152,32 @@ def parse_depends(text: str) -> tuple[Alternatives, ...]:
     Raises:
         ValueError: It is not one.
     """
-    groups: list[list[Any]] = PkgRelation.parse_relations(text) if text.strip() else []
-    return tuple(tuple(_relation(each) for each in group) for group in groups)
+    groups = filter(str.strip, text.split(","))
+    return tuple(tuple(_relation(each.strip()) for each in group.split("|")) for group in groups)
 
 
-def _relation(parsed: dict[str, Any]) -> Relation:
-    # `:any` and `:native` ask for what every package of the one architecture is.
-    operator, version = parsed["version"] or (None, None)
-    if operator is not None and operator not in _OPERATORS:
-        raise ValueError(f"the operator {operator!r} in a relation to {parsed['name']}")
-    return Relation(parsed["name"], operator, version)
+def _relation(text: str) -> Relation:
+    match = _RELATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"the relation {text!r}")
+    name, operator, version = match.groups()
+    if version is not None:
+        _version(version)
+    return Relation(name, operator, version)
 
 
-def _alternatives(fields: Packages, name: str) -> tuple[Alternatives, ...]:
+def _version(text: str) -> Version:
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"the version {text!r}")
+    return Version(int(match[1] or 0), match[2], match[3] or "0")
+
+
+def _alternatives(fields: Mapping[str, str], name: str) -> tuple[Alternatives, ...]:
     return parse_depends(fields.get(name, ""))
 
 
-def _relations(fields: Packages, name: str) -> tuple[Relation, ...]:
+def _relations(fields: Mapping[str, str], name: str) -> tuple[Relation, ...]:
     return tuple(each for group in _alternatives(fields, name) for each in group)
 
 

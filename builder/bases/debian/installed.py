@@ -42,11 +42,9 @@ def _info_name(deb: Deb) -> str:
 
 
 def _stanza(deb: Deb, tree: Tree) -> str:
-    lines = []
-    for name in deb.control:
-        lines.append(f"{name}: {deb.control[name]}")
-        if name == "Package":
-            lines.append("Status: install ok installed")
+    lines = [line.rstrip() for line in deb.stated.strip().split("\n")]
+    name = next(number for number, line in enumerate(lines) if line.startswith("Package:"))
+    lines.insert(name + 1, "Status: install ok installed")
     if conffiles := list(_conffiles(deb, tree)):
         lines += ["Conffiles:", *conffiles]
     return "".join(f"{line}\n" for line in lines)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from debian.deb822 import Release
+from debian_inspector.debcon import Debian822
 
 from builder import apt
 from builder.bases.debian.mirror import File, Mirror
@@ -52,7 +52,7 @@ def read_index(source: apt.Source, architecture: str, mirror: Mirror) -> bytes:
     """
     place = f"{source.uri}/dists/{source.suite}"
     text = verify(mirror.read(f"{place}/InRelease"), f"{place}/InRelease", os.environ)
-    release = Release(text)
+    release = Debian822(text.decode())
     check_release(release, source.suite, f"{place}/InRelease")
     file = find_index(release, f"{source.component}/binary-{architecture}/Packages.xz", place)
     with mirror.open(file) as compressed:
@@ -109,18 +109,18 @@ def check_release(release: Mapping[str, str], suite: str, place: str, now: datet
         )
 
 
-def find_index(release: Mapping[str, list[dict[str, str]]], name: str, place: str) -> File:
+def find_index(release: Mapping[str, str], name: str, place: str) -> File:
     """Where a release's index is, and what it must hold.
 
     Raises:
         MirrorError: The release does not name it.
     """
-    for entry in release.get("SHA256") or ():
-        if entry["name"] == name:
-            path = f"{name.rpartition('/')[0]}/by-hash/SHA256/{entry['sha256']}"
+    for sha256, size, path in map(str.split, release.get("SHA256", "").splitlines()):
+        if path == name:
+            by_hash = f"{name.rpartition('/')[0]}/by-hash/SHA256/{sha256}"
             # By its hash, an index is still there when the mirror is updated at this moment.
-            by_hash = str(release.get("Acquire-By-Hash")) == "yes"
-            return File(f"{place}/{path if by_hash else name}", entry["sha256"], int(entry["size"]))
+            is_kept = release.get("Acquire-By-Hash") == "yes"
+            return File(f"{place}/{by_hash if is_kept else name}", sha256, int(size))
     raise MirrorError(f"the release names no {name}", place=redact(place))
 
 
