@@ -79,6 +79,7 @@ def sdist(
     build: str = "pass",
     made: str = "",
     requires: Sequence[str] = (),
+    after: str = "",
     files: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """A source distribution with a build system of its own, and static metadata: resolving builds nothing.
@@ -88,26 +89,35 @@ def sdist(
         build: What its build does first, as Python; it may change `name` and `files`, a list, of the wheel.
         made: The wheel that its build makes, in place of its own.
         requires: What its build requires.
+        after: Other Python of its backend.
         files: Others that it holds, by their paths in the archive.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    made = made or f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    stem = f"{name.replace('-', '_')}-{version}"
+    made = made or f"{stem}-py3-none-any.whl"
     backend = _BACKEND.format(
         made=made, files=_wheel_files(made, (), content), build=textwrap.indent(build, "    ")
     )
     system = f'[build-system]\nrequires = {list(requires)}\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     texts = {
-        "PKG-INFO": _metadata(name, version, ()),
         "pyproject.toml": f'{system}[project]\nname = "{name}"\nversion = "{version}"\n',
-        "backend.py": backend,
+        "backend.py": backend + after,
     }
-    every = {f"{name}-{version}/{file}": text for file, text in texts.items()} | dict(files)
-    with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
+    return source(
+        folder, name, version, {f"{stem}/{file}": text for file, text in texts.items()} | dict(files)
+    )
+
+
+def source(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
+    """A source distribution of these files, by their paths in the archive, and its static metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name.replace('-', '_')}-{version}"
+    every = {f"{stem}/PKG-INFO": _metadata(name, version, ()), **files}
+    with tarfile.open(folder / f"{stem}.tar.gz", "w:gz") as archive:
         for file, text in every.items():
             entry = tarfile.TarInfo(file)
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
-    return folder / f"{name}-{version}.tar.gz"
+    return folder / f"{stem}.tar.gz"
 
 
 def simple_index(folder: Path) -> str:

@@ -34,12 +34,14 @@ class Project:
     Attributes:
         home: Of a user of its own; in its folder `wheels` is the package index.
         engine: The address of its container engine.
+        index: Of a package index in place of that folder.
     """
 
     folder: Path
     cache: Path
     home: Path
     engine: str = "unix:///nowhere/docker.sock"
+    index: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,7 +52,7 @@ class Project:
             "DOCKER_HOST": self.engine,
             "TRAINPACK_CACHE": str(self.cache),
             "UV_CACHE_DIR": str(self.home / "uv"),
-            "UV_DEFAULT_INDEX": (self.home / "wheels/simple").as_uri(),
+            "UV_DEFAULT_INDEX": self.index or (self.home / "wheels/simple").as_uri(),
             "PIP_FIND_LINKS": "",
         }
 

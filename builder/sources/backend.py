@@ -14,20 +14,21 @@ from typing import IO, cast
 
 from builder.bases import load_base
 from builder.builders.contents import python_home
+from builder.containers import engine_errors
 from builder.engine import FULL_REMEDY, client, is_full
 from builder.errors import BuildError, EngineError, EngineUnavailableError, WheelError
 from builder.oci import tar
 from builder.oci.image import Layer
 from builder.oci.streams import CHUNK
 from builder.plan import WORKDIR, BuildPlan, Distribution
-from builder.sources.container import Ended, run_confined
+from builder.sources.container import Ended, docker_command, run_confined
 from builder.sources.required import required_layer
 from builder.sources.sdist import BuildSystem, checked_requirements
 from builder.sources.workshop import FRONT_END, Workshop
 
 _HERE = WORKDIR.strip("/")
 _LONGEST_ANSWER = 1 << 20
-_NOT_STARTED = 125  # https://docs.docker.com/engine/containers/run/#exit-status
+_NOT_STARTED = (125, 126, 127)  # https://docs.docker.com/engine/containers/run/#exit-status
 _OTHERWISE = "pin a version that has a wheel, or put a wheel of it into a find-links folder"
 
 
@@ -40,14 +41,16 @@ def prepare_engine(source: Distribution, plan: BuildPlan) -> None:
     """
     missing = f"has no wheel for Python {plan.python} on {plan.platform}"
     try:
-        version = client().version()
+        with engine_errors(plan.base.reference):
+            version = client().version()
+        docker_command()
     except EngineUnavailableError as error:
         raise EngineUnavailableError(
             f"{missing}, and without a container engine none can be made: {error.message}",
             place=f"{source.name} {source.version}",
             remedy=f"have an engine (`trainpack doctor` checks it), {_OTHERWISE}",
         ) from None
-    platform = f"{version['Os']}/{version['Arch']}"
+    platform = f"{version.get('Os')}/{version.get('Arch')}"
     if platform != plan.platform:
         raise EngineError(
             f"{missing}, and the engine's platform is {platform}: it can make none",
@@ -163,7 +166,7 @@ def _missing(answer: bytes) -> list[str]:
 
 def _failure(source: Distribution, ended: Ended) -> EngineError:
     full = FULL_REMEDY if any(is_full(line) for line in ended.tail) else None
-    if ended.code == _NOT_STARTED:
+    if ended.code in _NOT_STARTED:
         return EngineError(
             "the engine did not run the container of its build",
             place=source.filename,

@@ -35,7 +35,8 @@ def watch():
         pass
     os._exit(1)
 threading.Thread(target=watch, daemon=True).start()
-os._exit(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL) & 255)
+code = subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)
+os._exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -45,6 +46,18 @@ class Ended:
 
     code: int
     tail: tuple[str, ...]
+
+
+def docker_command() -> str:
+    """The docker command.
+
+    Raises:
+        EngineUnavailableError: There is none on PATH.
+    """
+    found = shutil.which("docker")
+    if found is None:
+        raise EngineUnavailableError("there is no docker command on PATH")
+    return found
 
 
 def run_confined(
@@ -69,16 +82,13 @@ def run_confined(
         EngineUnavailableError: There is no docker command.
         TrainpackError: Of what `files` is made from.
     """
-    program = shutil.which("docker")
-    if not program:
-        raise EngineUnavailableError("there is no docker command on PATH")
     options = [
         *("--rm", "--interactive", "--pull=never", "--network=none", "--log-driver=none"),
         *("--cap-drop=ALL", "--security-opt=no-new-privileges", "--hostname=trainpack"),
         *(f"--user={USER}", f"--workdir={WORKDIR}", f"--label={BUILDING}={title}"),
         *(f"--env={name}={value}" for name, value in environment.items()),
     ]
-    words = [program, "run", *options, "--entrypoint=python3", image, "-I", "-c", _START, *command]
+    words = [docker_command(), "run", *options, "--entrypoint=python3", image, "-I", "-c", _START, *command]
     pipe = subprocess.PIPE
     ended = threading.Event()
     with (
@@ -93,7 +103,8 @@ def run_confined(
         sent = pool.submit(_send, process.stdin, files, ended)
         told = pool.submit(_tail, io.BufferedReader(cast("io.RawIOBase", process.stderr)))
         try:
-            receive(process.stdout)
+            with process.stdout:
+                receive(process.stdout)
             code = process.wait()
         finally:
             ended.set()
@@ -113,4 +124,9 @@ def _send(pipe: IO[bytes], files: Iterable[bytes], ended: threading.Event) -> No
 
 def _tail(pipe: IO[bytes]) -> tuple[str, ...]:
     lines = deque(iter(lambda: pipe.readline(_LONGEST_LINE), b""), maxlen=_KEPT_LINES)
-    return tuple(line.decode(errors="replace").rstrip() for line in lines)
+    return tuple(_shown(line.decode(errors="replace").rstrip()) for line in lines)
+
+
+def _shown(line: str) -> str:
+    """Without what would move the cursor of the terminal that it is shown on."""
+    return "".join(character for character in line if character.isprintable() or character == "\t")
