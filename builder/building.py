@@ -29,7 +29,7 @@ class BuildRequest:
     """How a project is to be built.
 
     Attributes:
-        builder: One of `BUILDERS`; `auto` takes oci where it can.
+        builder: One of `BUILDERS`; `auto` is oci.
         load: Give the image to the engine; None does where one answers.
         output: `oci:DIR` or `archive:FILE`, where the image is written too.
         platforms: Others than the one that `trainpack.toml` declares.
@@ -102,12 +102,14 @@ def build_project(
         EngineError: No engine answers where one is needed.
         RegistryError: The registry did not take the image.
     """
+    if request.output and request.builder == "docker":
+        raise UsageError("only the oci builder writes layouts and archives", place="--output")
     (planned,), watch = _planned(folder, environ, request, say)
     build = _Build(planned, folder, environ, request, say)
     say(f"building {build.reference}")
-    if build.takes_oci():
-        return build.oci(watch)
-    return Made(planned, build.docker(follow), None, None, watch)
+    if request.builder == "docker":
+        return Made(planned, build.docker(follow), None, None, watch)
+    return build.oci(watch)
 
 
 def build_index(
@@ -187,17 +189,6 @@ class _Build:
         self.say = say
         self.reference = _reference(planned, request.tag)
 
-    def takes_oci(self) -> bool:
-        from builder.builders.oci import why_not  # noqa: PLC0415
-
-        wanted, reason = self.request.builder, why_not(self.planned)
-        if wanted == "auto" and reason:
-            self.say(f"the docker builder builds this: {reason}")
-        takes = wanted == "oci" or (wanted == "auto" and not reason)
-        if self.request.output and not takes:
-            raise UsageError("only the oci builder writes layouts and archives", place="--output")
-        return takes
-
     def oci(self, watch: Watch) -> Made:
         from builder.builders.oci import OciBuilder, built_image  # noqa: PLC0415
         from builder.oci.cache import open_cache  # noqa: PLC0415
@@ -221,7 +212,7 @@ class _Build:
     def docker(self, follow: Follow) -> BuiltImage:
         from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)
 
-        built = DockerBuilder(self.environ, follow).build(self.planned, self.folder)
+        built = DockerBuilder(self.environ, follow, self.say).build(self.planned, self.folder)
         if self.reference != self.planned.reference:
             from builder.containers import tag_image  # noqa: PLC0415
 

@@ -49,6 +49,11 @@ class Distribution(Record):
     size: int | None
     sha256: str
 
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it can be installed as it is."""
+        return self.filename.endswith(".whl")
+
 
 class Base(Record):
     """A base image, resolved.
@@ -301,6 +306,9 @@ def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]
     if inputs.driver:
         because = f"CUDA {inputs.cuda} needs at least this driver"
         yield Reason(choice="driver", value=inputs.driver, because=because)
+    if sources := [package.name for package in (*inputs.packages, *inputs.tools) if not package.is_wheel]:
+        because = "none of their wheels fits the image: each is made one, once, in a container of the base"
+        yield Reason(choice="from source", value=", ".join(sources), because=because)
     if heavy:
         names = ", ".join(package.name for package in heavy)
         because = f"over {HEAVY_BYTES // 10**6} MB: a layer of their own, below what changes more often"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import tarfile
+import textwrap
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.utils import parse_wheel_filename
 
@@ -21,23 +24,28 @@ from packaging.utils import parse_wheel_filename
 def wheel(folder: Path, filename: str, requires: Sequence[str] = (), content: str = "") -> Path:
     """A wheel of that name, valid for what its name says."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, version, *_ = filename.split("-")
-    tags = sorted(map(str, parse_wheel_filename(filename)[3]))
-    files = {
-        f"{name}.py": content,
-        f"{name}-{version}.dist-info/METADATA": _metadata(name, version, requires),
-        f"{name}-{version}.dist-info/WHEEL": "".join(
-            [
-                "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n",
-                *(f"Tag: {tag}\n" for tag in tags),
-            ]
-        ),
-    }
-    record = "".join(f"{file},,\n" for file in [*files, f"{name}-{version}.dist-info/RECORD"])
     with zipfile.ZipFile(folder / filename, "w") as archive:
-        for file, text in (files | {f"{name}-{version}.dist-info/RECORD": record}).items():
+        for file, text in _wheel_files(filename, requires, content).items():
             archive.writestr(zipfile.ZipInfo(file), text)
     return folder / filename
+
+
+def _wheel_files(filename: str, requires: Sequence[str], content: str) -> dict[str, str]:
+    name, version, *_ = filename.split("-")
+    info = f"{name}-{version}.dist-info"
+    tags = sorted(map(str, parse_wheel_filename(filename)[3]))
+    lines = [
+        "Wheel-Version: 1.0",
+        "Generator: tests",
+        "Root-Is-Purelib: true",
+        *(f"Tag: {tag}" for tag in tags),
+    ]
+    files = {
+        f"{name}.py": content,
+        f"{info}/METADATA": _metadata(name, version, requires),
+        f"{info}/WHEEL": "\n".join([*lines, ""]),
+    }
+    return files | {f"{info}/RECORD": "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])}
 
 
 def pure(folder: Path, name: str, version: str, requires: Sequence[str] = (), content: str = "") -> Path:
@@ -45,22 +53,77 @@ def pure(folder: Path, name: str, version: str, requires: Sequence[str] = (), co
     return wheel(folder, f"{name.replace('-', '_')}-{version}-py3-none-any.whl", requires, content)
 
 
-def sdist(folder: Path, name: str, version: str) -> Path:
-    """A source distribution whose metadata is static, so that nothing has to be built to resolve it."""
+_BACKEND = """
+import os, random, time, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name, files = {made!r}, list({files!r}.items())
+{build}
+    # Each time in another order, at another moment and with another compression.
+    random.SystemRandom().shuffle(files)
+    moment = time.localtime(time.time() - random.SystemRandom().randrange(10 ** 8))[:6]
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        for path, text in files:
+            method = random.SystemRandom().choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+            wheel.writestr(zipfile.ZipInfo(path, moment), text, method)
+    return name
+"""
+
+
+def sdist(
+    folder: Path,
+    name: str,
+    version: str,
+    content: str = "",
+    *,
+    build: str = "pass",
+    made: str = "",
+    requires: Sequence[str] = (),
+    after: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A source distribution with a build system of its own, and static metadata: resolving builds nothing.
+
+    Args:
+        content: Of its one module.
+        build: What its build does first, as Python; it may change `name` and `files`, a list, of the wheel.
+        made: The wheel that its build makes, in place of its own.
+        requires: What its build requires.
+        after: Other Python of its backend.
+        files: Others that it holds, by their paths in the archive.
+    """
+    stem = f"{name.replace('-', '_')}-{version}"
+    made = made or f"{stem}-py3-none-any.whl"
+    backend = _BACKEND.format(
+        made=made, files=_wheel_files(made, (), content), build=textwrap.indent(build, "    ")
+    )
+    system = f'[build-system]\nrequires = {list(requires)}\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    texts = {
+        "pyproject.toml": f'{system}[project]\nname = "{name}"\nversion = "{version}"\n',
+        "backend.py": backend + after,
+    }
+    return source(
+        folder, name, version, {f"{stem}/{file}": text for file, text in texts.items()} | dict(files)
+    )
+
+
+def source(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
+    """A source distribution of these files, by their paths in the archive, and its static metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = f'[project]\nname = "{name}"\nversion = "{version}"\n'
-    project = f'[build-system]\nrequires = []\nbuild-backend = "none"\n{table}'
-    with tarfile.open(folder / f"{name}-{version}.tar.gz", "w:gz") as archive:
-        for file, text in {"PKG-INFO": _metadata(name, version, ()), "pyproject.toml": project}.items():
-            entry = tarfile.TarInfo(f"{name}-{version}/{file}")
+    stem = f"{name.replace('-', '_')}-{version}"
+    every = {f"{stem}/PKG-INFO": _metadata(name, version, ()), **files}
+    with tarfile.open(folder / f"{stem}.tar.gz", "w:gz") as archive:
+        for file, text in every.items():
+            entry = tarfile.TarInfo(file)
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
-    return folder / f"{name}-{version}.tar.gz"
+    return folder / f"{stem}.tar.gz"
 
 
 def simple_index(folder: Path) -> str:
     """Lay the distributions of a folder out as a simple index (PEP 503) below it; returns its address."""
     root = folder / "simple"
+    shutil.rmtree(root, ignore_errors=True)
     for file in sorted(folder.glob("*.whl")) + sorted(folder.glob("*.tar.gz")):
         page = root / file.name.split("-")[0].replace("_", "-").lower() / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -29,11 +29,19 @@ BUILD = ("build", "--builder", "oci", "--no-load", "--no-attest", "--json")
 
 @dataclass(frozen=True)
 class Project:
-    """A project's folder, and the cache and the settings that its builds have."""
+    """A project's folder, and the cache and the settings that its builds have.
+
+    Attributes:
+        home: Of a user of its own; in its folder `wheels` is the package index.
+        engine: The address of its container engine.
+        index: Of a package index in place of that folder.
+    """
 
     folder: Path
     cache: Path
     home: Path
+    engine: str = "unix:///nowhere/docker.sock"
+    index: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,10 +49,10 @@ class Project:
         return {
             "HOME": str(self.home),
             "DOCKER_CONFIG": str(self.home),
-            "DOCKER_HOST": "unix:///nowhere/docker.sock",
+            "DOCKER_HOST": self.engine,
             "TRAINPACK_CACHE": str(self.cache),
             "UV_CACHE_DIR": str(self.home / "uv"),
-            "UV_DEFAULT_INDEX": (self.home / "wheels/simple").as_uri(),
+            "UV_DEFAULT_INDEX": self.index or (self.home / "wheels/simple").as_uri(),
             "PIP_FIND_LINKS": "",
         }
 
@@ -68,6 +76,13 @@ class Project:
     def name(self, repository: str) -> None:
         """Say where the image goes."""
         (self.folder / "trainpack.toml").write_text(SPEC.format(name=repository), encoding="utf-8")
+
+    def require(self, *names: str) -> None:
+        """Require what was put among the wheels, and lock it."""
+        with (self.folder / "requirements.txt").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}\n" for name in names)
+        tiny_index.simple_index(self.home / "wheels")
+        succeed(self.folder, "lock", env=self.environment)
 
     def copied(self, folder: Path) -> Project:
         """The same project in another folder, with the same cache and what was locked."""
@@ -112,7 +127,7 @@ def keep_base(cache: Path, image: Image) -> None:
     """Put an image where trainpack keeps the base of this project."""
     folder = cache / "bases"
     folder.mkdir(parents=True, exist_ok=True)
-    write_layout(folder, image, find_recipe("cpu", "3.11", "linux/amd64", ()).tag)
+    write_layout(folder, image, find_recipe("cpu", "3.11", image.platform, ()).tag)
 
 
 @dataclass(frozen=True)

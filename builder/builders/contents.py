@@ -8,7 +8,7 @@ from pathlib import Path
 import trainpack_entrypoint
 
 from builder.oci.tar import Entry
-from builder.plan import TOOLS, VENV, BuildPlan
+from builder.plan import TOOLS, VENV, Base, BuildPlan
 from builder.wheels.environment import Environment
 
 
@@ -30,5 +30,10 @@ def entrypoint_hash() -> str:
 
 def environments(plan: BuildPlan) -> list[Entry]:
     """The two environments before anything is installed into them: `uv venv` without its scripts."""
-    home = "/usr/local/bin" if plan.base.source == "upstream" else "/usr/bin"
+    home = python_home(plan.base)
     return [entry for prefix in (VENV, TOOLS) for entry in Environment(prefix, plan.python).skeleton(home)]
+
+
+def python_home(base: Base) -> str:
+    """The folder of a base's interpreter."""
+    return "/usr/local/bin" if base.source == "upstream" else "/usr/bin"

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 import tomli_w
@@ -21,33 +22,42 @@ from builder.plan import TOOLS, VENV, BuildPlan, Distribution
 _YEAR_1980, _TEN_YEARS = 315_532_800, 315_360_000
 
 
-def stage_context(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None:
+def stage_context(
+    plan: BuildPlan,
+    folder: Path,
+    uv: Path,
+    target: Path,
+    built: Mapping[Distribution, Distribution] = MappingProxyType({}),
+) -> None:
     """Lay out the build context of a plan, replacing what `target` holds.
 
     Args:
         folder: The project that the plan's code is read from.
         uv: A uv for the image's platform, bound into the build and never part of the image.
         target: The context; made anew beside itself and then moved into place.
+        built: The wheel of each source distribution of the plan.
 
     Raises:
         SpecError: A file of the project changed or vanished since the plan was made.
     """
     fresh = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        _lay_out(plan, folder, uv, fresh)
+        _lay_out(plan, folder, uv, fresh, built)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _lay_out(plan: BuildPlan, folder: Path, uv: Path, target: Path) -> None:
+def _lay_out(
+    plan: BuildPlan, folder: Path, uv: Path, target: Path, built: Mapping[Distribution, Distribution]
+) -> None:
     _write(target / "Dockerfile", render_dockerfile(plan).encode())
     _link(uv, target / "bin" / "uv")
     for entry in environments(plan):
         _write_entry(target / "environments" / entry.path, entry)
     for group, packages in (("heavy", plan.heavy), ("light", plan.light), ("tools", plan.tools)):
-        _write_lock(target / "locks" / group, packages)
+        _write_lock(target / "locks" / group, [built.get(each, each) for each in packages])
     for name, path in entrypoint_files().items():
         environment = VENV if name == "trainpack.py" else TOOLS
         _write(
@@ -114,7 +124,6 @@ def _write_lock(folder: Path, packages: Iterable[Distribution]) -> None:
             _link(source, folder / package.filename)
             where = {"path": package.filename}
         file = {"name": package.filename, **where, "hashes": {"sha256": package.sha256}}
-        kind = {"wheels": [file]} if package.filename.endswith(".whl") else {"sdist": file}
-        entries.append({"name": package.name, "version": package.version, **kind})
+        entries.append({"name": package.name, "version": package.version, "wheels": [file]})
     lock = {"lock-version": "1.0", "created-by": "trainpack", "packages": entries}
     _write(folder / "pylock.toml", tomli_w.dumps(lock).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from builder import engine
 from builder.bases import load_base
 from builder.builders.buildkit import Follow, run_build
 from builder.builders.context import stage_context
+from builder.oci.cache import open_cache
 from builder.package_index import ca_bundle, index_settings, netrc_text, uv_arguments, uv_environment
 from builder.plan import BuildPlan, BuiltImage
+from builder.sources import built_wheels
 from builder.tools import uv_for
 from builder.workdir import workdir, write_atomically
 
@@ -22,24 +24,27 @@ from builder.workdir import workdir, write_atomically
 class DockerBuilder:
     """Builds with the engine's BuildKit."""
 
-    def __init__(self, environ: Mapping[str, str], follow: Follow) -> None:
+    def __init__(self, environ: Mapping[str, str], follow: Follow, say: Callable[[str], None]) -> None:
         """Make a builder.
 
         Args:
             environ: Where index, CA and engine settings come from.
             follow: Shows the progress.
+            say: Is told what is made before it.
         """
         self._environ = environ
         self._follow = follow
+        self._say = say
 
     def build(self, plan: BuildPlan, folder: Path) -> BuiltImage:
         """Build the plan's image; see `builder.builders.Builder`."""
         engine.client()
+        built = built_wheels(plan, folder, open_cache(), self._environ, self._say)
         settings = index_settings(self._environ)
         uv = uv_for(plan.platform, uv_arguments(settings), uv_environment(settings, self._environ))
         context = workdir(folder) / "context"
         with _alone(workdir(folder) / "build.lock"), tempfile.TemporaryDirectory() as scratch:
-            stage_context(plan, folder, uv, context)
+            stage_context(plan, folder, uv, context, built)
             secrets = _secrets(Path(scratch), self._environ)
             load_base(plan.base)
             image_id = run_build(

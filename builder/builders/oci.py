@@ -8,12 +8,22 @@ from pathlib import Path
 from builder.bases import base_image
 from builder.builders.contents import entrypoint_files, environments
 from builder.code_layer import code_layer
-from builder.errors import UsageError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
 from builder.oci.image import Addendum, Changes, Image, append
 from builder.oci.layer import write_layer
-from builder.plan import ENTRYPOINT, LABEL, TOOLS, USER, VENV, WORKDIR, BuildPlan, BuiltImage
+from builder.plan import (
+    ENTRYPOINT,
+    LABEL,
+    TOOLS,
+    USER,
+    VENV,
+    WORKDIR,
+    BuildPlan,
+    BuiltImage,
+    Distribution,
+)
+from builder.sources import built_wheels
 from builder.wheels.bytecode import Interpreter, compile_files, find_interpreter
 from builder.wheels.environment import Environment
 from builder.wheels.layers import Group, Settings, group_wheels, wheel_layers
@@ -22,7 +32,7 @@ Say = Callable[[str], None]
 
 
 class OciBuilder:
-    """Builds without an engine.
+    """Builds without an engine, but for the wheels of distributions that have none.
 
     Args:
         cache: Where wheels, layers and images are kept.
@@ -40,7 +50,8 @@ class OciBuilder:
         """Build the plan's image into the cache; see `builder.builders.Builder`.
 
         Raises:
-            UsageError: The plan needs what only an engine can do.
+            EngineError: A distribution has no wheel, and no engine can make it one.
+            BuildError: Making one failed.
             WheelError: A wheel cannot be had or installed.
             LayerError: A file of the project changed or vanished since the plan was made.
         """
@@ -48,11 +59,10 @@ class OciBuilder:
 
     def image(self, plan: BuildPlan, folder: Path) -> Image:
         """The plan's image as a value, its layers in the cache; and the errors of `build`."""
-        if reason := why_not(plan):
-            raise UsageError(f"the oci builder cannot: {reason}", remedy="use --builder docker")
+        built = built_wheels(plan, folder, self._cache, self._environ, self._say)
         interpreter = self._interpreter(plan)
         additions = [
-            *self._wheels(plan, interpreter),
+            *self._wheels(plan, built, interpreter),
             self._entrypoint(plan, interpreter),
             self._code(plan, folder),
         ]
@@ -69,13 +79,21 @@ class OciBuilder:
             )
         return found
 
-    def _wheels(self, plan: BuildPlan, interpreter: Interpreter | None) -> list[Addendum]:
+    def _wheels(
+        self,
+        plan: BuildPlan,
+        built: Mapping[Distribution, Distribution],
+        interpreter: Interpreter | None,
+    ) -> list[Addendum]:
+        heavy, light, tools = (
+            tuple(built.get(each, each) for each in group) for group in (plan.heavy, plan.light, plan.tools)
+        )
         venv = Environment(VENV, plan.python)
         groups = [
-            *group_wheels(plan.heavy, (), venv),
+            *group_wheels(heavy, (), venv),
             # Below what changes more often: who pulls a new version unpacks again all above the change.
-            Group("the entrypoint's wheels", plan.tools, Environment(TOOLS, plan.python)),
-            *group_wheels((), plan.light, venv),
+            Group("the entrypoint's wheels", tools, Environment(TOOLS, plan.python)),
+            *group_wheels((), light, venv),
         ]
         settings = Settings(interpreter, self._epoch, self._environ, self._say)
         layers = wheel_layers(groups, self._cache, settings)
@@ -108,18 +126,6 @@ class OciBuilder:
         blobs, epoch = self._cache.blobs, self._epoch
         layer = self._cache.layer(cache_key(*key, epoch), lambda: write_layer(entries(), blobs, epoch))
         return Addendum(layer, title)
-
-
-def why_not(plan: BuildPlan) -> str | None:
-    """Why a plan needs the docker builder; None where it does not."""
-    sources = [
-        wheel.name for wheel in (*plan.heavy, *plan.light, *plan.tools) if not wheel.filename.endswith(".whl")
-    ]
-    return (
-        f"{', '.join(sources)} must be built from source, and the image has no wheel of it"
-        if sources
-        else None
-    )
 
 
 def changes(plan: BuildPlan) -> Changes:

@@ -35,7 +35,7 @@ def build(
     *,
     builder: Annotated[
         BuilderName,
-        typer.Option(help="oci needs no engine; docker runs a Dockerfile; auto takes oci where it can."),
+        typer.Option(help="oci writes the layers itself; docker runs a Dockerfile; auto is oci."),
     ] = BuilderName.AUTO,
     update_lock: Annotated[
         bool, typer.Option("--update-lock", help="Resolve the requirements anew before the build.")

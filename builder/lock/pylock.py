@@ -95,7 +95,7 @@ def lock_project(
         tools: resolver.resolve(tools, _SDK),
     }
     for name, document in documents.items():
-        _distributions(document, spec.image, glibc, name)
+        distributions(document, spec.image, glibc, name)
     own = {"tool": {"trainpack": {"inputs": _inputs(spec.image, requirements, glibc)}}}
     texts = {folder / name: _HEADER + tomli_w.dumps(document | own) for name, document in documents.items()}
     # Another build of this folder may be reading its code, of which no unfinished lock is a part.
@@ -110,7 +110,7 @@ def read_lock(spec: TrainingSpec, folder: Path, *, glibc: str, other: bool = Fal
     """
     inputs = _inputs(spec.image, read_requirements(spec, folder), glibc)
     packages, tools = (
-        _distributions(_read(folder / name, inputs), spec.image, glibc, name)
+        distributions(_read(folder / name, inputs), spec.image, glibc, name)
         for name in lock_files(spec.image.platform if other else None)
     )
     cuda = cuda_version(packages)
@@ -228,10 +228,18 @@ def _read(path: Path, inputs: str) -> dict[str, Any]:
     return document
 
 
-def _distributions(
+def distributions(
     document: Mapping[str, Any], image: ImageSpec, glibc: str, place: str
 ) -> tuple[Distribution, ...]:
-    """What a lock installs into the image."""
+    """What a lock installs into the image.
+
+    Args:
+        document: Of a `pylock.toml`.
+        place: What errors call it.
+
+    Raises:
+        LockError: It is damaged, or holds nothing for the image's Python and platform.
+    """
     try:
         selected = Pylock.from_dict(document).select(environment=markers(image), tags=tags(image, glibc))
         return tuple(_distribution(package, file, place) for package, file in selected)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from packaging.markers import Environment
 from packaging.tags import Tag, compatible_tags, cpython_tags
-
-from builder.spec import ImageSpec
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 # The glibc minor versions that `uv pip compile --python-platform` knows (uv 0.13).
@@ -16,13 +15,27 @@ _UV_GLIBC = (17, 28, *range(31, 41))
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
-def uv_platform(image: ImageSpec, glibc: str) -> str:
+class Target(Protocol):
+    """What says for which Python and platform an image is: its spec, its plan."""
+
+    @property
+    def python(self) -> str:
+        """The minor version, `3.11`."""
+        ...
+
+    @property
+    def platform(self) -> str:
+        """`linux/amd64` or `linux/arm64`."""
+        ...
+
+
+def uv_platform(image: Target, glibc: str) -> str:
     """What `uv pip compile --python-platform` calls it; the next older glibc where uv has no name for it."""
     minor = max(_minor(glibc), _UV_GLIBC[0])
     return f"{_MACHINES[image.platform]}-manylinux_2_{max(known for known in _UV_GLIBC if known <= minor)}"
 
 
-def markers(image: ImageSpec) -> Environment:
+def markers(image: Target) -> Environment:
     """The values of PEP 508's environment markers."""
     return {
         "implementation_name": "cpython",
@@ -39,7 +52,7 @@ def markers(image: ImageSpec) -> Environment:
     }
 
 
-def tags(image: ImageSpec, glibc: str) -> list[Tag]:
+def tags(image: Target, glibc: str) -> list[Tag]:
     """The wheel tags that the image takes, best first."""
     major, minor = map(int, image.python.split("."))
     interpreter = f"cp{major}{minor}"

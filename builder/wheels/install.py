@@ -80,7 +80,7 @@ class _Source(WheelSource):
         super().__init__(parsed.distribution, parsed.version)
         self.archive = archive
         self._members = {member.name: member for member in archive.members}
-        self._info = _dist_info(self._members, archive.filename, parsed.distribution)
+        self._info = dist_info(self._members, archive.filename, parsed.distribution)
         lines = self.read_dist_info("RECORD").splitlines()
         self.records = {elements[0]: elements for elements in parse_record_file(lines)}
 
@@ -164,8 +164,12 @@ class _Destination(WheelDestination):
         return f"#!{self._environment.interpreter}\n".encode() + script.partition(b"\n")[2]
 
 
-def _dist_info(names: Collection[str], filename: str, distribution: str) -> str:
-    """The one metadata folder, which belongs to the wheel's name."""
+def dist_info(names: Collection[str], filename: str, distribution: str) -> str:
+    """The one metadata folder among a wheel's files, which belongs to its name.
+
+    Raises:
+        WheelError: There are none or several, or it is another distribution's.
+    """
     found = sorted({name.partition("/")[0] for name in names if ".dist-info/" in name})
     folders = [name for name in found if name.endswith(".dist-info")]
     if len(folders) != 1:

@@ -15,6 +15,7 @@ import docker
 import image_files
 import pytest
 import requests
+import tiny_index
 from commands import TRAINPACK, succeed, trainpack
 from registries import registry as own_registry
 
@@ -42,6 +43,22 @@ print("trained", parser.parse_args().epochs, numpy.ones(2).sum())
 """
 # One with compiled modules and scripts, one with files for other places (*.data), pure ones.
 REQUIREMENTS = "numpy\njupyterlab-widgets\nsix\n"
+# One without a wheel, and without a word on what builds it: a package, its data, and a script.
+LEGACY = {
+    "legacy-1.0/setup.py": """from setuptools import setup
+setup(
+    name="legacy",
+    version="1.0",
+    packages=["legacy"],
+    package_data={"legacy": ["*.json"]},
+    entry_points={"console_scripts": ["legacy = legacy:main"]},
+    scripts=["legacy.sh"],
+)
+""",
+    "legacy-1.0/legacy/__init__.py": "def main():\n    print('legacy')\n",
+    "legacy-1.0/legacy/data.json": "{}",
+    "legacy-1.0/legacy.sh": "#!/bin/sh\n",
+}
 NOWHERE = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
 # Where BuildKit mounted what its steps read.
 MOUNT_POINTS = ("run/secrets", "run/trainpack", "var/cache/uv")
@@ -75,7 +92,10 @@ def build(folder: Path, *options: str, env: dict[str, str] | None = None) -> dic
     return document
 
 
-def test_both_builders_make_the_same_files_and_settings(project: Path) -> None:
+def test_both_builders_make_the_same_files_and_settings(project: Path, tmp_path: Path) -> None:
+    tiny_index.source(tmp_path / "sources", "legacy", "1.0", LEGACY)
+    requirements = f"--find-links {tmp_path / 'sources'}\n{REQUIREMENTS}legacy\n"
+    (project / "requirements.txt").write_text(requirements, encoding="utf-8")
     ours = build(project, "--builder", "oci", "--load")
     theirs = build(project, "--builder", "docker")
     assert ours["tag"] == theirs["tag"]
@@ -96,6 +116,7 @@ def test_both_builders_make_the_same_files_and_settings(project: Path) -> None:
         for each in (ours["image_id"], theirs["image_id"])
     )
     assert compiled == also_compiled
+    assert "opt/venv/bin/legacy.sh" in made
 
 
 def test_the_image_keeps_the_contract_and_trains(project: Path) -> None:

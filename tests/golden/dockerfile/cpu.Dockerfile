@@ -17,7 +17,7 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --no-build --require-hashes \
     --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/heavy/pylock.toml && \
     rm -f /opt/venv/.lock
 
@@ -30,7 +30,7 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --no-build --require-hashes \
     --compile-bytecode --python /opt/venv/bin/python --requirement /run/trainpack/light/pylock.toml && \
     rm -f /opt/venv/.lock
 
@@ -43,7 +43,7 @@ RUN --mount=type=bind,source=bin/uv,target=/run/trainpack/uv \
     if [ -s /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi; \
     if [ -s /run/secrets/netrc ]; then export NETRC=/run/secrets/netrc; fi; \
     export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
-    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --require-hashes \
+    /run/trainpack/uv pip install --no-config --quiet --preview-features pylock --no-deps --no-build --require-hashes \
     --compile-bytecode --python /opt/trainpack/bin/python --requirement /run/trainpack/tools/pylock.toml && \
     rm -f /opt/trainpack/.lock
 
