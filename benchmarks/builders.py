@@ -78,6 +78,9 @@ def _measure(options: argparse.Namespace, results: Results) -> bool:
         for job in jobs:
             try:
                 run = job.run()
+            except KeyboardInterrupt:
+                _tell(f"{job.title}: interrupted; what it leaves is removed, which takes a while")
+                return False
             except Exception:  # what fails leaves the rest worth measuring
                 traceback.print_exc()
                 _tell(f"{job.title}: failed")
@@ -87,6 +90,7 @@ def _measure(options: argparse.Namespace, results: Results) -> bool:
             _tell(f"{job.title}: done after {time.monotonic() - began:.0f} s in all, load {run.load[1]:.1f}")
             if options.write:
                 KEPT.write_text(results.json(), encoding="utf-8")
+                PAGE.write_text(page(results), encoding="utf-8")
     return complete
 
 
