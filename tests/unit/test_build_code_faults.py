@@ -203,8 +203,9 @@ def test_a_hundred_thousand_files_are_built(project: Project) -> None:
     for folder in range(100):
         place = project.folder / f"data/{folder}"
         place.mkdir(parents=True)
-        for number in range(1000):
-            (place / f"{number}.txt").write_bytes(b"x")
+        (place / "0.txt").write_bytes(b"x")
+        for number in range(1, 1000):
+            os.link(place / "0.txt", f"{place}/{number}.txt")
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = project.built()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
