@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from builder import apt, bases, engine
+from builder.certificates import ca_bundle
 from builder.credentials import load_credentials
 from builder.errors import ImageNotFoundError, TrainpackError
-from builder.package_index import ca_bundle, index_settings, redact
+from builder.package_index import index_settings, redact
 from builder.records import Record
 from builder.reference import Reference
 from builder.spec import FILE, load_spec

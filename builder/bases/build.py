@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from builder import apt, tools
 from builder.bases.catalogue import Recipe, find_recipe, upstream_reference
+from builder.certificates import ca_bundle
 from builder.errors import EngineUnavailableError, TrainpackError
 from builder.oci.blobs import Blobs
 from builder.oci.cache import open_cache
 from builder.oci.image import Image
 from builder.oci.layout import read_layout, write_layout
-from builder.package_index import ca_bundle, redact
+from builder.package_index import redact
 from builder.plan import LABEL, Base
 from builder.reference import parse_reference
 from builder.workdir import write_atomically
