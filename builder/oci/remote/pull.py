@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import requests
@@ -158,9 +158,11 @@ class RegistryClient:
         """
         opener = functools.partial(self._open, cache)
         try:
-            return open_image(self.manifest().descriptor, opener, self._platform, str(self.reference))
+            image = open_image(self.manifest().descriptor, opener, self._platform, str(self.reference))
         except ImageFormatError as error:
             raise RegistryError(error.message, place=error.place) from None
+        home = (self.transport.host, self.transport.path)
+        return replace(image, layers=tuple(replace(layer, repository=home) for layer in image.layers))
 
     def fetch(self, blob: Descriptor, blobs: Blobs) -> None:
         """Bring a blob into a folder of blobs, verified; a cut connection goes on where it was cut.
