@@ -79,12 +79,13 @@ def build(
     names, platforms = _choose(name, every=every), check_platforms(platform.split(","))
     if every and (push or output):
         raise UsageError("--push and --output take one base", place="--all")
-    target = _target(push)
+    target, wanted = _target(push), _check(packages or [])
+    recipe = bases.find_recipe(names[0], python, platforms[0], wanted)
+    write = image_writer(output, target or parse_reference(recipe.reference)) if output else None
     make = bases.ensure_base if missing else bases.build_base
-    wanted = _check(packages or [])
     built = [make(each, python, one, source, note, wanted) for each in names for one in platforms]
-    if output:
-        _write(built, output, target)
+    if write:
+        write(joined(built))
     published = str(publish_base(built, target, note, move=move_tag)) if target else None
     result(
         [_to_json(base) | {"published": published} for base in built],
@@ -98,11 +99,6 @@ def _target(push: str | None) -> Reference | None:
     if reference and (reference.digest or not reference.tag):
         raise UsageError(f"{push!r}, expected REPOSITORY:TAG", place="--push")
     return reference
-
-
-def _write(built: list[Base], output: str, target: Reference | None) -> None:
-    reference = target or parse_reference(built[0].reference)
-    image_writer(output, reference)(joined(built))
 
 
 def _check(packages: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import oci_images
 import pytest
 import requests
 import tiny_project
+from commands import succeed, trainpack
 from counting_proxy import Passed, counting
 from registries import registry
 from tiny_project import LITTLE, WEIGHT, Project
@@ -280,3 +281,73 @@ def test_without_its_registry_a_base_by_digest_is_what_the_cache_has_and_one_by_
     assert "by its digest" in said.remedy
     project.build_upon(f"{address}/team/base:1@{base.digest}")
     assert project.built().json["layers"][0] == base.layers[0].diff_id
+
+
+# Publishing one
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[Image, dict[str, str]]:
+    """A base of the catalogue that is built, and the settings of the cache that has it."""
+    cache = tmp_path / "kept"
+    image = tiny_project.base(Cache(cache), oci_images.noise(1000))
+    tiny_project.keep_base(cache, image)
+    return image, {"TRAINPACK_CACHE": str(cache), "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+
+
+BASE_BUILD = ("base", "build", "cpu", "--missing")
+
+
+def test_a_base_is_published_and_told_as_trainpack_toml_may_name_it(
+    project: Project, kept: tuple[Image, dict[str, str]], host: Passed, repository: str, tmp_path: Path
+) -> None:
+    image, env = kept
+    reference = f"{host.address}/{repository}/base:1"
+    told = succeed(tmp_path, *BASE_BUILD, "--push", reference, env=env).stdout.splitlines()[-1]
+    assert told == f'base = "{reference}@{image.digest}"'
+    project.build_upon(told.split('"')[1])
+    assert project.built().json["layers"][0] == image.layers[0].diff_id
+    again = succeed(tmp_path, *BASE_BUILD, "--push", reference, "--json", env=env)
+    assert again.json[0]["published"] == f"{reference}@{image.digest}"
+    (sbom,) = referrers(parse_reference(reference), image.digest)
+    assert sbom.artifact_type == "application/vnd.cyclonedx+json"
+
+
+def test_a_tag_leaves_another_base_only_when_told(
+    kept: tuple[Image, dict[str, str]], host: Passed, repository: str, tmp_path: Path
+) -> None:
+    image, env = kept
+    reference = f"{host.address}/{repository}/base:1"
+    push(tiny_project.base(Cache(tmp_path / "made"), b"of somebody else"), parse_reference(reference))
+    refused = trainpack(tmp_path, *BASE_BUILD, "--push", reference, env=env)
+    assert refused.code == 1
+    assert tiny_project.error_of(refused).matches(reference, "another image under this tag")
+    assert "--move-tag" in tiny_project.error_of(refused).remedy
+    succeed(tmp_path, *BASE_BUILD, "--push", reference, "--move-tag", env=env)
+    assert RegistryClient(parse_reference(reference)).digest() == image.digest
+
+
+def test_a_base_is_written_to_a_file_that_is_built_upon(
+    project: Project, kept: tuple[Image, dict[str, str]], tmp_path: Path
+) -> None:
+    image, env = kept
+    for output in (f"oci:{tmp_path / 'bases'}", f"archive:{tmp_path / 'base.tar'}"):
+        succeed(tmp_path, *BASE_BUILD, "--output", output, env=env)
+        project.build_upon(output)
+        assert project.built().json["layers"][0] == image.layers[0].diff_id
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--push", "registry.example.com/base"), "expected REPOSITORY:TAG"),
+        (("--output", "zip:x"), "expected oci:DIR or archive:FILE"),
+        (("--platform", "linux/arm"), "expected linux/amd64 or linux/arm64"),
+    ],
+)
+def test_a_base_that_goes_nowhere_is_refused(
+    kept: tuple[Image, dict[str, str]], tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    ended = trainpack(tmp_path, *BASE_BUILD, *options, env=kept[1])
+    assert ended.code == 2
+    assert said in tiny_project.error_of(ended).text
