@@ -7,7 +7,7 @@ part of a push, which is over in less time than such imports take.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import ImageFormatError, ImageNotFoundError, TrainpackError, UsageError
 from builder.oci import tar
@@ -19,39 +19,50 @@ from builder.oci.layer import write_layer
 from builder.oci.remote.referrers import attach, referrers
 from builder.plan_data import BASE_DIGEST, LABEL, plan_hash
 from builder.provenance import PROVENANCE, make_provenance
-from builder.reference import Reference
+from builder.reference import Reference, parse_reference
 from builder.revision import is_dirty
-from builder.sbom import SBOM, System, make_sbom, read_system, record_paths
+from builder.sbom import SBOM, System, make_sbom, parse_base_sbom, read_system, record_paths
 
 NAMES = {SBOM: "SBOM", PROVENANCE: "provenance"}
+_BASE_SBOM = "sbom.cdx.json"
+
+if TYPE_CHECKING:
+    from builder.plan import Base
 
 Plan = Mapping[str, Any]
 Tell = Callable[[str], None]
 
 
-def artifacts(plan: Plan, digest: str) -> tuple[Artifact, ...]:
+def artifacts(plan: Plan, digest: str, *, fetch: bool = True) -> tuple[Artifact, ...]:
     """The documents about the image of that manifest digest.
 
+    Args:
+        fetch: Fetch the layers of a base in a registry, where only they say what it has installed.
+
     Raises:
-        ImageFormatError: The plan's base is not the one that is kept.
+        ImageFormatError: The plan's base is not the one that is kept, or its layers would have to be fetched.
         BlobError: What is kept of it is damaged.
+        RegistryError: The registry of the base failed.
     """
-    return Artifact(SBOM, sbom(plan)), Artifact(PROVENANCE, make_provenance(plan, digest))
+    return Artifact(SBOM, sbom(plan, fetch=fetch)), Artifact(PROVENANCE, make_provenance(plan, digest))
 
 
-def sbom(plan: Plan) -> bytes:
+def sbom(plan: Plan, *, fetch: bool = True) -> bytes:
     """The SBOM of a plan; and the errors of `artifacts`."""
-    return make_sbom(plan, base_system(plan, open_cache()))
+    return make_sbom(plan, base_system(plan, open_cache(), fetch=fetch))
 
 
-def base_system(plan: Plan, cache: Cache) -> System:
-    """What the plan's base has installed; its layers are read once, and what they say is kept."""
+def base_system(plan: Plan, cache: Cache, *, fetch: bool = True) -> System:
+    """What the plan's base has installed; it is looked for once, and what was found is kept."""
     paths = record_paths(plan["python"])
     key = cache_key("what is installed", plan["base"]["image_id"], paths)
-    return read_system([cache.layer(key, lambda: _records(plan, paths, cache))], plan["python"])
+    records = [cache.layer(key, lambda: _records(plan, paths, cache, fetch=fetch))]
+    document = read_files(records, [_BASE_SBOM]).get(_BASE_SBOM)
+    return parse_base_sbom(document, key) if document else read_system(records, plan["python"])
 
 
-def _records(plan: Plan, paths: tuple[str, ...], cache: Cache) -> Layer:
+def _records(plan: Plan, paths: tuple[str, ...], cache: Cache, *, fetch: bool) -> Layer:
+    """A base's SBOM where it has one and its layers are elsewhere, else the files that say the same."""
     from builder.bases import base_image  # noqa: PLC0415
     from builder.plan import Base  # noqa: PLC0415
 
@@ -63,8 +74,26 @@ def _records(plan: Plan, paths: tuple[str, ...], cache: Cache) -> Layer:
             place=wanted.reference,
             remedy="`trainpack build` builds upon the new one",
         )
-    files = read_files(base.layers, paths)
+    here = all(not layer.repository or cache.blobs.has(layer.digest, layer.size) for layer in base.layers)
+    files = {} if here else _published_sbom(wanted)
+    if not (here or files or fetch):
+        raise ImageFormatError(
+            "what the base has installed is only in its layers, which are not on this machine",
+            place=wanted.origin,
+            remedy="`trainpack base build --push` publishes a base with its SBOM",
+        )
+    files = files or read_files(base.layers, paths)
     return write_layer([tar.file(path, content) for path, content in files.items()], cache.blobs)
+
+
+def _published_sbom(base: Base) -> dict[str, bytes]:
+    """The SBOM that `base build --push` attached, as a file; none where there is none."""
+    try:
+        content = attached(parse_reference(str(base.origin)), SBOM, base.platform)
+        parse_base_sbom(content, str(base.origin))
+    except (ImageNotFoundError, ImageFormatError):
+        return {}
+    return {_BASE_SBOM: content}
 
 
 def attest(plan: Plan, reference: Reference, digest: str, tell: Tell, *, new: bool, wanted: bool) -> None:
@@ -86,7 +115,7 @@ def attest(plan: Plan, reference: Reference, digest: str, tell: Tell, *, new: bo
     try:
         if not new:
             _check_origin(plan, reference, digest)
-        for each in attach(reference, digest, artifacts(plan, digest)):
+        for each in attach(reference, digest, artifacts(plan, digest, fetch=wanted)):
             tell(f"attached {NAMES[str(each.artifact_type)]} {each.digest}")
     except TrainpackError as error:
         if wanted:

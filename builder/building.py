@@ -19,6 +19,7 @@ from builder.workdir import previous_push, remember_build, remember_plan, rememb
 
 if TYPE_CHECKING:
     from builder.builders.buildkit import Follow  # the engine's SDK, which a build by oci does without
+    from builder.outputs import Write
 
 Say = Callable[[str], None]
 BUILDERS = ("auto", "oci", "docker")
@@ -253,19 +254,11 @@ class _Build:
         return {"socket": engine_socket(), "loaded": loaded}
 
 
-def _writer(
-    request: BuildRequest, plans: Sequence[BuildPlan], reference: Reference
-) -> Callable[[Image | Index], None] | None:
-    from builder.oci.archive import write_archive  # noqa: PLC0415
-    from builder.oci.layout import write_layout  # noqa: PLC0415
+def _writer(request: BuildRequest, plans: Sequence[BuildPlan], reference: Reference) -> Write | None:
+    from builder.outputs import image_writer  # noqa: PLC0415
 
     if request.output is None:
         return None
-    kind, _, place = request.output.partition(":")
-    if kind == "oci" and place:
-        return lambda image: write_layout(
-            Path(place), image, reference.tag, layout_documents(plans, image) if request.attest else {}
-        )
-    if kind == "archive" and place:
-        return lambda image: write_archive(Path(place), image, reference)
-    raise UsageError(f"{request.output!r}, expected oci:DIR or archive:FILE", place="--output")
+    return image_writer(
+        request.output, reference, lambda image: layout_documents(plans, image) if request.attest else {}
+    )

@@ -12,7 +12,7 @@ from pathspec import GitIgnoreSpec
 from builder.errors import SpecError
 from builder.plan import CodeFile
 from builder.records import Record
-from builder.spec import FILE
+from builder.spec import FILE, TrainingSpec, own_base
 
 # Never in an image, whatever the ignore files say: credentials, version control, environments, caches, and
 # locks, which hold the addresses of the package index.
@@ -32,13 +32,23 @@ class CodeTree(Record):
     skipped: dict[str, str]
 
 
+def not_code(spec: TrainingSpec, folder: Path) -> tuple[str, ...]:
+    """Paths of the folder that the spec names and that are no code: datasets, and a base that lies there."""
+    base = own_base(spec.image.base)
+    if base is None or base.path is None:
+        return tuple(spec.data.values())
+    place, project = (folder / base.path).resolve(), folder.resolve()
+    inside = [place.relative_to(project).as_posix()] if place.is_relative_to(project) else []
+    return (*spec.data.values(), *inside)
+
+
 def read_code(folder: Path, exclude: Sequence[str] = (), data: Sequence[str] = ()) -> CodeTree:
     """Read which files of `folder` go into the image.
 
     Args:
         folder: The project.
         exclude: Patterns on top of the ignore files, in their syntax.
-        data: Paths of `[data]`, which are mounted and so never part of the code.
+        data: Further paths that are no part of it; from `not_code`.
 
     Raises:
         SpecError: A file cannot be read, or its name is not UTF-8.

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from builder import apt, bases, engine
+from builder.certificates import ca_bundle
 from builder.credentials import load_credentials
 from builder.errors import ImageNotFoundError, TrainpackError
-from builder.package_index import ca_bundle, index_settings, redact
+from builder.package_index import index_settings, redact
 from builder.records import Record
 from builder.reference import Reference
-from builder.spec import FILE, load_spec
+from builder.spec import FILE, load_spec, own_base
 
 # A torch image with its CUDA wheels unpacks to about 6 GB, and a build holds it twice for a while.
 ENOUGH_DISK_BYTES = 15_000_000_000
@@ -59,6 +60,7 @@ def examine(folder: Path, environ: Mapping[str, str]) -> list[Finding]:
         "picsellia": lambda: find_credentials(environ),
     }
     if (folder / FILE).is_file():
+        checks["base"] = lambda: find_project_base(folder, environ)
         checks["registry"] = lambda: find_registry(folder)
     first = _examine("engine", checks.pop("engine"))
     if first.status == "failed":
@@ -129,6 +131,17 @@ def find_base(environ: Mapping[str, str]) -> Finding:
         remedy=f"set {bases.UPSTREAM_PREFIX} to a mirror of the registry; or {apt.MIRROR} to one of Debian, "
         "with gpgv and debian-archive-keyring installed",
     )
+
+
+def find_project_base(folder: Path, environ: Mapping[str, str]) -> Finding:
+    """Whether the project's base is there, where it is one of the user's own; its place is asked."""
+    image = load_spec(folder).image
+    own = own_base(image.base)
+    if own is None:
+        return find_base(environ)
+    base = bases.resolve_own(own.within(folder), image.python, image.platform)
+    message = f"{base.origin} is a base with Python {base.python} for {base.platform}"
+    return Finding(name="base", status="ok", message=message)
 
 
 def find_index(environ: Mapping[str, str]) -> Finding:

@@ -51,10 +51,11 @@ def load_image(image: Image, reference: str, folder: Path) -> str:
     Raises:
         EngineError: The engine refused it, or none answers.
     """
+    from builder.bases import engine_names  # noqa: PLC0415
     from builder.oci.local_engine import load  # noqa: PLC0415
 
     plan = last_plan(folder)
-    known = [str(plan.reference), plan.base.reference] if plan else []
+    known = [str(plan.reference), *engine_names(plan.base)] if plan else []
     return load(image, parse_reference(reference), known).image_id
 
 

@@ -10,32 +10,22 @@ https://docs.astral.sh/uv/reference/environment/.
 
 from __future__ import annotations
 
-import configparser
 import netrc
-import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from builder.certificates import ca_bundle
+from builder.pip_settings import home_folder, pip_values
 from builder.records import Record
 
 _UV_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _UV_KEYS = ("index", "index-url", "extra-index-url", "find-links", "no-index")
 _PIP_KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "constraint")
 _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/]*@")
-# Where distributions keep the system's bundle: the list of Go's crypto/x509 (root_linux.go), and Homebrew's.
-_SYSTEM_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/opt/homebrew/etc/ca-certificates/cert.pem",
-)
 
 
 class IndexSettings(Record):
@@ -131,16 +121,6 @@ def netrc_text(settings: IndexSettings, environ: Mapping[str, str]) -> str | Non
     return "".join(lines) or None
 
 
-def ca_bundle(environ: Mapping[str, str]) -> Path | None:
-    """The certificates to trust, as a PEM file: the one that the user names, else the system's."""
-    pip = _pip_values(environ)
-    named = [environ.get(name) for name in ("TRAINPACK_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
-    for candidate in (*named, pip.get("cert"), *_SYSTEM_BUNDLES):
-        if candidate and Path(candidate).expanduser().is_file():
-            return Path(candidate).expanduser()
-    return None
-
-
 def redact(text: str) -> str:
     """The text with the credentials of every address in it replaced by `***`."""
     return _CREDENTIALS.sub(r"\g<scheme>***@", text)
@@ -172,7 +152,7 @@ def _credentials(address: str) -> tuple[str, str]:
 
 
 def _user_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    path = Path(environ.get("NETRC") or _home(environ) / ".netrc")
+    path = Path(environ.get("NETRC") or home_folder(environ) / ".netrc")
     try:
         hosts = netrc.netrc(path).hosts
     except (OSError, UnicodeDecodeError, netrc.NetrcParseError):
@@ -254,7 +234,7 @@ def _uv_files(environ: Mapping[str, str]) -> Iterator[Path]:
     if named := environ.get("UV_CONFIG_FILE"):
         yield Path(named)
         return
-    yield Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "uv" / "uv.toml"
+    yield Path(environ.get("XDG_CONFIG_HOME") or home_folder(environ) / ".config") / "uv" / "uv.toml"
     for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
         yield Path(folder) / "uv" / "uv.toml"
     yield Path("/etc/uv/uv.toml")
@@ -272,7 +252,7 @@ def _uv_file(path: Path) -> dict[str, Any]:
 
 
 def _pip_settings(environ: Mapping[str, str]) -> IndexSettings | None:
-    values = _pip_values(environ)
+    values = pip_values(environ)
     if not any(values.get(key) for key in _PIP_KEYS):
         return None
     return IndexSettings(
@@ -286,60 +266,10 @@ def _pip_settings(environ: Mapping[str, str]) -> IndexSettings | None:
     )
 
 
-def _pip_values(environ: Mapping[str, str]) -> dict[str, str]:
-    """What `pip install` obeys: later files win, `[install]` over `[global]`, variables over both."""
-    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
-    for path in _pip_files(environ):
-        for section, values in _ini(path).items():
-            sections[section] |= values
-    prefix = "PIP_"
-    variables = {
-        name.removeprefix(prefix).lower().replace("_", "-"): value
-        for name, value in environ.items()
-        if name.startswith(prefix) and value
-    }
-    return sections["global"] | sections["install"] | variables
-
-
-def _ini(path: Path) -> dict[str, dict[str, str]]:
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(path, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError):
-        return {}
-    return {
-        section: {key.replace("_", "-"): value for key, value in parser[section].items()}
-        for section in ("global", "install")
-        if parser.has_section(section)
-    }
-
-
-def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
-    """The configuration files of pip, the weakest first."""
-    named = environ.get("PIP_CONFIG_FILE")
-    if named == os.devnull:
-        return
-    home = _home(environ)
-    for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
-        yield Path(folder) / "pip" / "pip.conf"
-    yield from (Path("/Library/Application Support/pip/pip.conf"), Path("/etc/pip.conf"))
-    if not (named and Path(named).exists()):
-        yield home / ".pip" / "pip.conf"
-        yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf"
-        yield home / "Library" / "Application Support" / "pip" / "pip.conf"
-    yield Path(environ.get("VIRTUAL_ENV") or sys.prefix) / "pip.conf"
-    if named:
-        yield Path(named)
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
-
-
 def _place(place: str, environ: Mapping[str, str]) -> str:
     """A find-links address; a folder becomes absolute, since uv may run elsewhere."""
     if "://" in place or place.startswith("file:"):
         return place
     if place.startswith("~"):
-        place = str(_home(environ)) + place[1:]
+        place = str(home_folder(environ)) + place[1:]
     return str(Path(place).absolute())

@@ -60,11 +60,12 @@ class Base(Record):
 
     Attributes:
         name: Its name in the catalogue: `cpu`, `cuda`.
-        reference: What `FROM` names.
+        reference: What `FROM` names: a tag that only engines of this machine have.
         image_id: The config digest, `sha256:…`; None while it is not built yet.
         content: Hex digest over its layers, which two machines that build it upstream's way share although
-            the engine puts the time of the build into the image id.
+            the engine puts the time of the build into the image id. Of a base of the user's own, that id.
         source: `upstream` or `debian` (unpacked packages), for labels and reasons.
+        origin: Where a base of the user's own is, a registry's by its digest; None for the catalogue's.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Base(Record):
     image_id: str | None
     content: str | None
     source: str
+    origin: str | None = None
 
 
 class CodeFile(Record):
@@ -293,7 +295,10 @@ def _labels(spec: TrainingSpec, inputs: Inputs) -> dict[str, str]:
 
 def _reasons(spec: TrainingSpec, inputs: Inputs, heavy: tuple[Distribution, ...]) -> Iterator[Reason]:
     base = f"{inputs.base.name}, {inputs.base.source}"
-    if spec.image.base != "auto":
+    if inputs.base.origin:
+        because = f"[image] base names it: {inputs.base.image_id}, made from {base}"
+        yield Reason(choice="base", value=inputs.base.origin, because=because)
+    elif spec.image.base != "auto":
         yield Reason(choice="base", value=base, because="[image] base names it")
     elif inputs.cuda:
         yield Reason(choice="base", value=base, because=f"the lock holds wheels for CUDA {inputs.cuda}")

@@ -12,12 +12,14 @@ VENV = "/opt/venv"
 TOOLS = "/opt/trainpack"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 REVISION = "org.opencontainers.image.revision"
+# Of a base: where it is, and what only one engine calls it.
+_PLACES = ("reference", "image_id", "origin")
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
     """Hex digest of all that decides the content; wheels count by content, not by address."""
     data = {key: value for key, value in plan.items() if key != "reasons"}
-    data["base"] = {key: value for key, value in plan["base"].items() if key not in ("reference", "image_id")}
+    data["base"] = {key: value for key, value in plan["base"].items() if key not in _PLACES}
     data["labels"] = {key: value for key, value in plan["labels"].items() if key != BASE_DIGEST}
     for group in ("heavy", "light", "tools"):
         data[group] = [[wheel["name"], wheel["version"], wheel["sha256"]] for wheel in plan[group]]

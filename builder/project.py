@@ -7,13 +7,12 @@ from pathlib import Path
 
 from builder import bases
 from builder.builders.contents import entrypoint_hash
-from builder.code import check_script_is_carried, read_code
-from builder.errors import UsageError
+from builder.code import check_script_is_carried, not_code, read_code
 from builder.lock.pylock import is_locked, lock_project, read_lock
-from builder.plan import BuildPlan, Inputs, base_name, make_plan
+from builder.plan import Base, BuildPlan, Inputs, base_name, make_plan
 from builder.revision import revision
 from builder.scan import script_options
-from builder.spec import PLATFORMS, TrainingSpec, load_spec
+from builder.spec import TrainingSpec, check_platforms, load_spec, own_base
 
 
 def read_plan(folder: Path, environ: Mapping[str, str], platform: str | None = None) -> BuildPlan:
@@ -25,12 +24,12 @@ def read_plan(folder: Path, environ: Mapping[str, str], platform: str | None = N
     Raises:
         SpecError: `trainpack.toml` or what it names is wrong.
         LockError: There is no lock, or it does not belong to the requirements.
+        TrainpackError: A base of the user's own cannot be had; see `bases.resolve_own`.
     """
     spec, other = _target(folder, platform)
     lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python), other=other)
-    image = spec.image
-    base = bases.resolve_base(base_name(spec, lock.cuda), image.python, image.platform, image.system_packages)
-    code = read_code(folder, spec.image.exclude, tuple(spec.data.values()))
+    base = _base(spec, folder, lock.cuda)
+    code = read_code(folder, spec.image.exclude, not_code(spec, folder))
     check_script_is_carried(code.files, spec.run.script, spec.run.module)
     return make_plan(
         spec,
@@ -51,8 +50,13 @@ def read_plan(folder: Path, environ: Mapping[str, str], platform: str | None = N
 
 
 def ensure_base(folder: Path, say: Callable[[str], None], platform: str | None = None) -> None:
-    """Build the base of the project's image, with its system packages, where it is missing."""
+    """Build the base of the project's image, with its system packages, where it is missing.
+
+    One of the user's own is there already, or is not.
+    """
     spec, other = _target(folder, platform)
+    if own_base(spec.image.base):
+        return
     lock = read_lock(spec, folder, glibc=bases.glibc_of(spec.image.python), other=other)
     image = spec.image
     bases.ensure_base(
@@ -80,9 +84,15 @@ def _target(folder: Path, platform: str | None) -> tuple[TrainingSpec, bool]:
     spec = load_spec(folder)
     if platform in (None, spec.image.platform):
         return spec, False
-    if platform not in PLATFORMS:
-        raise UsageError(f"{platform!r}, expected {' or '.join(PLATFORMS)}", place="--platform")
+    check_platforms([str(platform)])
     return spec.model_copy(update={"image": spec.image.model_copy(update={"platform": platform})}), True
+
+
+def _base(spec: TrainingSpec, folder: Path, cuda: str | None) -> Base:
+    image = spec.image
+    if own := own_base(image.base):
+        return bases.resolve_own(own.within(folder), image.python, image.platform)
+    return bases.resolve_base(base_name(spec, cuda), image.python, image.platform, image.system_packages)
 
 
 def _script(spec: TrainingSpec) -> str:

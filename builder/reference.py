@@ -14,7 +14,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = rf"(?:\[[0-9A-Fa-f:]+\]|{_HOST_LABEL}(?:\.{_HOST_LABEL})*)(?::[0-9]+)?"
 _REPOSITORY = re.compile(rf"(?:({_DOMAIN})/)?({_COMPONENT}(?:/{_COMPONENT})*)")
-_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -84,7 +84,7 @@ def parse_reference(text: str) -> Reference:
         parse_repository(head)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if colon and head != rest and not _TAG.fullmatch(tag):
+    if colon and head != rest and not TAG.fullmatch(tag):
         raise _invalid(text)
     return Reference(head, tag or None, digest or None)
 

@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
+from builder.errors import ImageFormatError
 from builder.oci.files import read_files
 from builder.oci.image import Layer
-from builder.oci.manifest import canonical_json, digest_of
+from builder.oci.manifest import canonical_json, digest_of, parse_object
 from builder.plan_data import TOOLS, VENV
 
 SBOM = "application/vnd.cyclonedx+json"
@@ -109,22 +110,57 @@ def make_sbom(plan: Plan, system: System) -> bytes:
     Args:
         plan: A BuildPlan as plain data.
     """
+    trainpack = _trainpack(str(plan["manifest"]["trainpack"]))
+    image = {"type": "container", "name": _title(plan), "version": plan["version"]}
+    components = [
+        _base(plan["base"]),
+        *_system(system),
+        *_wheels(plan),
+        trainpack | _found_in(TOOLS),
+        _code(plan),
+    ]
+    return _document(trainpack, image, components)
+
+
+def make_base_sbom(base: Mapping[str, Any], system: System, version: str) -> bytes:
+    """The document of a base alone, from which `parse_base_sbom` has the system again. Pure.
+
+    Args:
+        base: A Base as plain data.
+        version: Of trainpack.
+    """
+    return _document(_trainpack(version), _base(base), list(_system(system)))
+
+
+def parse_base_sbom(content: bytes, place: str) -> System:
+    """What a base has installed, as its own document says.
+
+    Raises:
+        ImageFormatError: It is not of the form that `make_base_sbom` writes.
+    """
+    try:
+        components = parse_object(content, place)["components"]
+        (system,) = (each for each in components if each["type"] == "operating-system")
+        python = [each["version"] for each in components if each["name"] == "python" and "cpe" in each]
+        packages = [each for each in components if each.get("purl", "").startswith("pkg:deb/")]
+        return System(
+            distribution=str(system["name"]),
+            release=str(system["version"]),
+            packages=tuple(_package(each) for each in packages),
+            python=python[0] if python else None,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise ImageFormatError("an SBOM that is not of the form that trainpack writes", place=place) from None
+
+
+def _document(tool: Component, subject: Component, components: Sequence[Component]) -> bytes:
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {
-            "tools": {"components": [_trainpack(plan)]},
-            "component": {"type": "container", "name": _title(plan), "version": plan["version"]},
-        },
-        "components": [
-            *_base(plan, system),
-            *(_debian(package, system) for package in system.packages),
-            *_wheels(plan),
-            _trainpack(plan) | _found_in(TOOLS),
-            _code(plan),
-        ],
+        "metadata": {"tools": {"components": [tool]}, "component": subject},
+        "components": list(components),
     }
     content = digest_of(canonical_json(document))
     return canonical_json(document | {"serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, content)}"})
@@ -135,14 +171,14 @@ def pypi_url(name: str, version: str) -> str:
     return f"pkg:pypi/{_quoted(name)}@{_quoted(version)}"
 
 
-def _base(plan: Plan, system: System) -> Iterator[Component]:
-    image_id = (plan["base"]["image_id"] or "").removeprefix("sha256:")
+def _base(base: Mapping[str, Any]) -> Component:
+    image_id = (base["image_id"] or "").removeprefix("sha256:")
     hashes = {"hashes": _sha256(image_id)} if image_id else {}
-    yield {
-        "type": "container",
-        "name": plan["base"]["name"],
-        "version": plan["base"]["reference"].rpartition(":")[2],
-    } | hashes
+    version = base["reference"].rpartition(":")[2]
+    return {"type": "container", "name": base["name"], "version": version} | hashes
+
+
+def _system(system: System) -> Iterator[Component]:
     yield {"type": "operating-system", "name": system.distribution, "version": system.release}
     if system.python:
         yield {
@@ -152,6 +188,7 @@ def _base(plan: Plan, system: System) -> Iterator[Component]:
             "purl": f"pkg:generic/python@{_quoted(system.python)}",
             "cpe": f"cpe:2.3:a:python:python:{system.python}:*:*:*:*:*:*:*",
         }
+    yield from (_debian(package, system) for package in system.packages)
 
 
 def _debian(package: DebianPackage, system: System) -> Component:
@@ -172,6 +209,14 @@ def _debian(package: DebianPackage, system: System) -> Component:
     }
 
 
+def _package(component: Component) -> DebianPackage:
+    """The way back of `_debian`."""
+    name, version = str(component["name"]), str(component["version"])
+    qualifiers = dict(parse_qsl(component["purl"].partition("?")[2]))
+    source, _, source_version = qualifiers.get("upstream", name).partition("@")
+    return DebianPackage(name, version, qualifiers["arch"], source, source_version or version)
+
+
 def _wheels(plan: Plan) -> Iterator[Component]:
     """Each wheel once, with the environments that have it."""
     places: dict[tuple[str, str, str], list[str]] = {}
@@ -189,8 +234,7 @@ def _wheels(plan: Plan) -> Iterator[Component]:
         } | _found_in(*prefixes)
 
 
-def _trainpack(plan: Plan) -> Component:
-    version = str(plan["manifest"]["trainpack"])
+def _trainpack(version: str) -> Component:
     return {
         "type": "application",
         "name": "trainpack",

@@ -20,9 +20,10 @@ from pydantic import (
 )
 from trainpack_entrypoint.schema import NAME, TYPES, Parameter, close_match, parse_labelmap, type_of
 
-from builder.errors import SpecError
+from builder.errors import SpecError, UsageError
 from builder.flags import normalise_flags
 from builder.models.records import Framework, InferenceType
+from builder.places import FORMS, Place, parse_place
 from builder.reference import parse_repository
 
 FILE = "trainpack.toml"
@@ -40,6 +41,25 @@ def _relative(value: str) -> str:
     if not value or path.is_absolute() or ".." in path.parts or "\\" in value:
         raise ValueError(f"{value!r} is not a path inside the folder of {FILE}")
     return str(path)
+
+
+def _base(value: str) -> str:
+    try:
+        own_base(_one_line(value))
+    except UsageError as error:
+        raise ValueError(
+            f"{error.message}; expected auto, a base of the catalogue, or one of your own: {FORMS}"
+        ) from None
+    return value
+
+
+def own_base(base: str) -> Place | None:
+    """Where the base is that `[image] base` names; None for `auto` and what is a name of the catalogue.
+
+    Raises:
+        UsageError: It can be neither.
+    """
+    return None if CATALOGUE_NAME.fullmatch(base) else parse_place(base)
 
 
 def _matching(pattern: str, expected: str) -> AfterValidator:
@@ -65,6 +85,7 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name")]
 FlagName = Annotated[str, _matching(r"[A-Za-z][A-Za-z0-9-]*", "a flag's name without dashes, like device")]
 Alias = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a dataset's alias")]
+CATALOGUE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 Platform = Literal["linux/amd64", "linux/arm64"]
 PLATFORMS = get_args(Platform)
@@ -86,12 +107,21 @@ class ImageSpec(_Table):
     version: Annotated[str, AfterValidator(_version)] = "0.1.0"
     python: Annotated[str, _matching(r"3\.\d{1,2}", "a Python version like 3.11")] = "3.11"
     platform: Platform = "linux/amd64"
-    base: Annotated[str, _matching(r"[a-z0-9][a-z0-9_-]*", "a base of the catalogue")] = "auto"
+    base: Annotated[str, AfterValidator(_base)] = "auto"
     torch: Literal["cpu", "cuda", "auto"] = "auto"
     requirements: RelativePath | None = None
     system_packages: tuple[DebianPackage, ...] = ()
     bytecode: bool = True
     exclude: tuple[Line, ...] = ()
+
+    @model_validator(mode="after")
+    def _packages_have_a_base(self) -> ImageSpec:
+        if self.system_packages and own_base(self.base):
+            raise ValueError(
+                "system-packages are part of the base that trainpack builds, and base names one of your own: "
+                f"`trainpack base build --package {self.system_packages[0]}` makes one that has them"
+            )
+        return self
 
 
 class RunSpec(_Table):
@@ -239,6 +269,18 @@ def load_spec(folder: Path, allow: Sequence[str] = ()) -> TrainingSpec:
     spec = parse_spec(text, allow)
     _check_files(spec, folder)
     return spec
+
+
+def check_platforms(platforms: Sequence[str]) -> Sequence[str]:
+    """The platforms of an option, when images are built for all of them.
+
+    Raises:
+        UsageError: They are not.
+    """
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise UsageError(f"{platform!r}, expected {' or '.join(PLATFORMS)}", place="--platform")
+    return platforms
 
 
 def parse_spec(text: str, allow: Sequence[str] = ()) -> TrainingSpec:

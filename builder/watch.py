@@ -12,7 +12,7 @@ from typing import Any
 
 from builder import data, unchanged
 from builder.builders.contents import entrypoint_files
-from builder.code import code_paths
+from builder.code import code_paths, not_code
 from builder.lock.pylock import FILE as LOCK
 from builder.lock.pylock import TOOLS_FILE
 from builder.oci.blobs import SEALED
@@ -21,7 +21,7 @@ from builder.oci.image import Image
 from builder.plan import LABEL, BuildPlan, BuiltImage
 from builder.scan import script_options
 from builder.spec import FILE as SPEC
-from builder.spec import TrainingSpec, load_spec
+from builder.spec import TrainingSpec, load_spec, own_base
 from builder.tools import cache_folder
 from builder.workdir import workdir, write_atomically
 
@@ -43,7 +43,8 @@ class Watch:
         workdir(folder)
         began = time.time_ns()
         spec = load_spec(folder)
-        return cls(folder, began, unchanged.look(_paths(folder, spec)), _is_plain(folder, spec))
+        can_tell = _is_plain(folder, spec) and _base_paths(folder, spec) is not None
+        return cls(folder, began, unchanged.look(_paths(folder, spec)), can_tell)
 
     def remember(self, build: Build) -> None:
         """Write down what this build saw and made, for the next one to compare."""
@@ -115,11 +116,18 @@ def engine_socket() -> str | None:
 def _paths(folder: Path, spec: TrainingSpec) -> Iterator[str]:
     names = {SPEC, LOCK, TOOLS_FILE, "requirements.txt", "pyproject.toml", spec.image.requirements or SPEC}
     yield from (str(folder / name) for name in sorted(names))
-    yield from map(str, code_paths(folder, spec.image.exclude, tuple(spec.data.values())))
+    yield from map(str, code_paths(folder, spec.image.exclude, not_code(spec, folder)))
     yield from _git_paths(folder.resolve())
     yield str(cache_folder() / "bases" / "index.json")
+    yield from map(str, _base_paths(folder, spec) or ())
     yield from (str(data.base_images() / name) for name in ("catalogue.toml", "Dockerfile.j2"))
     yield from map(str, entrypoint_files().values())
+
+
+def _base_paths(folder: Path, spec: TrainingSpec) -> tuple[Path, ...] | None:
+    """What changes when a base of the user's own does; None where only asking its place would tell."""
+    own = own_base(spec.image.base)
+    return own.within(folder).watched if own else ()
 
 
 def _script(run: Mapping[str, Any]) -> str:

@@ -18,12 +18,17 @@ from builder.oci.image import Addendum, Changes, Image, append, empty
 from builder.oci.layer import write_layer
 from builder.oci.layout import write_layout
 from builder.plan import LABEL
+from builder.sbom import RELEASE, STATUS
 
+# Of a base that is told apart from all else that a build and its push move, which is little.
+WEIGHT, LITTLE = 3_000_000, 300_000
 SPEC = """[image]
 name = "{name}"
 [run]
 script = "train.py"
 """
+DPKG = b"Package: libgl1\nVersion: 1.6.0-1\nArchitecture: amd64\nStatus: install ok installed\n"
+REPOSITORY = "registry.example.com/team/app"
 BUILD = ("build", "--builder", "oci", "--no-load", "--no-attest", "--json")
 
 
@@ -69,6 +74,10 @@ class Project:
         """A build that works."""
         return succeed(self.folder, *BUILD, *options, env=self.environment)
 
+    def done(self, *command: str) -> Ended:
+        """Another command that works."""
+        return succeed(self.folder, *command, env=self.environment)
+
     def edit(self, text: str) -> None:
         """Change the script."""
         (self.folder / "train.py").write_text(text, encoding="utf-8")
@@ -84,6 +93,11 @@ class Project:
         tiny_index.simple_index(self.home / "wheels")
         succeed(self.folder, "lock", env=self.environment)
 
+    def build_upon(self, base: str, *more: str) -> None:
+        """Say which base the image has."""
+        text = SPEC.format(name=REPOSITORY).replace("[run]", "\n".join([f'base = "{base}"', *more, "[run]"]))
+        (self.folder / "trainpack.toml").write_text(text, encoding="utf-8")
+
     def copied(self, folder: Path) -> Project:
         """The same project in another folder, with the same cache and what was locked."""
         shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".trainpack"))
@@ -95,7 +109,7 @@ class Project:
         return replace(self, cache=cache)
 
 
-def make(folder: Path, repository: str = "registry.example.com/team/app", weight: int = 1000) -> Project:
+def make(folder: Path, repository: str = REPOSITORY, weight: int = 1000) -> Project:
     """A project that is locked.
 
     Args:
@@ -116,10 +130,12 @@ def make(folder: Path, repository: str = "registry.example.com/team/app", weight
     return project
 
 
-def base(cache: Cache, content: bytes, platform: str = "linux/amd64") -> Image:
-    """An image with one file, labelled as a base."""
-    layer = write_layer([tar.file("usr/lib/base", content)], cache.blobs)
-    labels = {f"{LABEL}.base.source": "debian"}
+def base(cache: Cache, content: bytes, platform: str = "linux/amd64", **labels: str) -> Image:
+    """An image with one file, and what its package manager says of it; labelled as a base."""
+    files = [tar.file("usr/lib/base", content), tar.file(STATUS, DPKG), tar.file(RELEASE, b"ID=debian\n")]
+    layer = write_layer(files, cache.blobs)
+    kinds = {"base": "cpu", "base.python": "3.11", "base.source": "debian"} | labels
+    labels = {f"{LABEL}.{name}": value for name, value in kinds.items() if value}
     return append(empty(platform), [Addendum(layer, "a base")], Changes(labels=labels), tar.EPOCH)
 
 

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from builder.builders.context import stage_context
 from builder.builders.dockerfile import render_dockerfile
+from builder.certificates import ca_bundle
 from builder.engine import buildkit_cli
 from builder.oci.cache import open_cache
-from builder.package_index import ca_bundle, index_settings, uv_arguments, uv_environment
+from builder.package_index import index_settings, uv_arguments, uv_environment
 from builder.plan import TOOLS, VENV, BuildPlan
 from builder.tools import cache_folder, host_uv
 from builder.wheels.bytecode import find_interpreter

@@ -1,7 +1,8 @@
 """Base images: looked up, and built where they are missing.
 
 A base is unpacked from Debian's packages, without an engine, or built on the catalogue's upstream image by
-one; either way the catalogue says what its containers start with.
+one; either way the catalogue says what its containers start with. Or it is one of the user's own, which is
+in a registry, a layout, an archive or the engine.
 """
 
 from builder.bases.build import (
@@ -23,6 +24,7 @@ from builder.bases.catalogue import (
     load_catalogue,
     upstream_reference,
 )
+from builder.bases.own import engine_names, resolve_own
 
 __all__ = [
     "UNBUILT",
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "base_image",
     "build_base",
+    "engine_names",
     "ensure_base",
     "find_recipe",
     "glibc_of",
@@ -38,6 +41,7 @@ __all__ = [
     "load_catalogue",
     "render_dockerfile",
     "resolve_base",
+    "resolve_own",
     "upstream_reference",
     "why_not_upstream",
 ]

@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 from builder import apt, tools
 from builder.bases.catalogue import Recipe, find_recipe, upstream_reference
+from builder.bases.own import engine_names, own_image
+from builder.certificates import ca_bundle
 from builder.errors import EngineUnavailableError, TrainpackError
 from builder.oci.blobs import Blobs
 from builder.oci.cache import open_cache
 from builder.oci.image import Image
 from builder.oci.layout import read_layout, write_layout
-from builder.package_index import ca_bundle, redact
+from builder.package_index import redact
 from builder.plan import LABEL, Base
 from builder.reference import parse_reference
 from builder.workdir import write_atomically
@@ -57,12 +59,15 @@ def resolve_base(name: str, python: str, platform: str, packages: Iterable[str] 
 
 
 def base_image(base: Base) -> Image:
-    """The image of a base that is built; its bytes stay where they are until a layer is opened.
+    """The image of a base that is resolved; its bytes stay where they are until a layer is opened.
 
     Raises:
-        ImageFormatError: It is not built.
+        ImageFormatError: It is not built, or is another one by now.
         BlobError: What is kept of it is damaged.
+        TrainpackError: One of the user's own cannot be read any more.
     """
+    if base.origin:
+        return own_image(base)
     image = read_layout(_layout(), base.platform, str(parse_reference(base.reference).tag))
     kept = Blobs(_layout())
     # What turns out to be damaged is removed, so that the next build finds the base not whole and makes it.
@@ -80,7 +85,7 @@ def load_base(base: Base) -> None:
     """
     from builder.oci.local_engine import load  # noqa: PLC0415  (a listing of the catalogue needs no engine)
 
-    load(base_image(base), parse_reference(base.reference))
+    load(base_image(base), parse_reference(base.reference), engine_names(base))
 
 
 def ensure_base(

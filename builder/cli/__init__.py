@@ -25,7 +25,7 @@ COMMANDS = {
     "models": "The ModelVersions of a store: show, edit, check, compare, copy; their files.",
     "experiments": "The experiments of a store: show, create, attach datasets, publish.",
     "datasets": "The dataset versions of a store: add, list, show.",
-    "base": "List the base images; build one or all.",
+    "base": "List the base images; build and publish them.",
     "cache": "Show, bound, check and empty the cache of layers.",
     "login": "Keep Picsellia credentials in a file that only you can read.",
     "logout": "Forget the Picsellia credentials.",

@@ -60,7 +60,7 @@ def describe(planned: BuildPlan) -> str:
     base = planned.base.image_id or "not built yet: the tag will change"
     rows = [
         ("image", str(planned.reference)),
-        ("base", f"{planned.base.reference} ({base})"),
+        ("base", f"{planned.base.origin or planned.base.reference} ({base})"),
         ("system packages", ", ".join(planned.system_packages) or "none"),
         ("heavy wheels", ", ".join(f"{p.name} {p.version}" for p in planned.heavy) or "none"),
         ("light wheels", f"{len(planned.light)} packages"),

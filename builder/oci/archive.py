@@ -167,7 +167,8 @@ def _members(path: Path) -> dict[str, _Member]:
 def _open(path: Path, members: Mapping[str, _Member], name: str) -> Iterator[IO[bytes]]:
     member = members.get(posixpath.normpath(name))
     if member is None:
-        raise BlobError(f"{shown(name)} is missing", place=str(path))
+        remedy = "have a whole copy written"
+        raise BlobError(f"{shown(name)} is missing", place=str(path), remedy=remedy)
     with path.open("rb", buffering=0) as file:
         yield io.BufferedReader(section(file, member.start, member.size), CHUNK)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from builder.errors import ImageFormatError, UsageError
 from builder.oci.blobs import Blobs
 from builder.oci.image import Layer
-from builder.oci.layer import FORMAT, kept_layer
-from builder.oci.manifest import canonical_json, check_digest, digest_of, parse_object
+from builder.oci.layer import FORMAT, compress, kept_layer
+from builder.oci.manifest import OCI_LAYER, canonical_json, check_digest, digest_of, parse_object
 from builder.tools import cache_folder
 
 LIMIT = "TRAINPACK_CACHE_LIMIT"
@@ -100,6 +100,12 @@ class Cache:
         if record is None or not self.blobs.has(record.digest, record.size):
             return None
         return kept_layer(self.blobs, **asdict(record))
+
+    def compressed(self, layer: Layer) -> Layer:
+        """A layer as it may travel: one that is not compressed, as `docker save` writes it, is, and kept."""
+        if layer.media_type != OCI_LAYER:
+            return layer
+        return self.layer(cache_key("compressed", layer.diff_id), lambda: compress(layer, self.blobs))
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from builder.errors import ImageFormatError
@@ -44,6 +44,8 @@ class Layer:
         size: Compressed bytes.
         unpacked: Bytes of the tar, None where nobody has counted them.
         open: Opens the compressed bytes as a seekable file, verified once read to the end.
+        repository: Host and path of the repository that it comes from, where it comes from a registry: a push
+            to the same registry takes it from there.
     """
 
     digest: str
@@ -52,6 +54,7 @@ class Layer:
     unpacked: int | None = field(compare=False)
     media_type: str
     open: Opener = field(compare=False, repr=False)
+    repository: tuple[str, str] | None = field(default=None, compare=False)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -275,10 +278,7 @@ def _rootfs(diff_ids: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _image(config: bytes, layers: tuple[Layer, ...], annotations: Mapping[str, str]) -> Image:
-    named = tuple(
-        Layer(each.digest, each.diff_id, each.size, each.unpacked, oci_name(each.media_type), each.open)
-        for each in layers
-    )
+    named = tuple(replace(each, media_type=oci_name(each.media_type)) for each in layers)
     manifest = Manifest(
         media_type=OCI_MANIFEST,
         config=Descriptor(OCI_CONFIG, digest_of(config), len(config)),

@@ -56,7 +56,7 @@ def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, plac
     """Which image of a layout's index is meant.
 
     Raises:
-        ImageFormatError: It has none of that tag, or none for that platform.
+        ImageFormatError: It has none of that tag, none for that platform, or several.
     """
     entries = tuple(entry for entry in entries if not entry.artifact_type)
     names = [str(entry.annotations.get(REF_NAME)) for entry in entries]
@@ -64,6 +64,8 @@ def choose(entries: tuple[Descriptor, ...], tag: str | None, platform: str, plac
     found = tuple(entry for entry, name in zip(entries, names, strict=True) if _is_named(name, tag))
     if not found:
         raise ImageFormatError(f"no image {tag or ''}, only {', '.join(names) or 'none at all'}", place=place)
+    if len({each.digest for each in found if each.platform in (platform, None)}) > 1:
+        raise ImageFormatError(f"several images for {platform}, name one: {', '.join(names)}", place=place)
     return found[0] if len(found) == 1 else of_platform(found, platform, place)
 
 
@@ -158,7 +160,8 @@ def _open(folder: Path, blob: Descriptor) -> Iterator[IO[bytes]]:
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
-        raise BlobError(f"the blob {blob.digest} is missing", place=str(folder)) from None
+        remedy = "have a whole copy written"
+        raise BlobError(f"the blob {blob.digest} is missing", place=str(folder), remedy=remedy) from None
     with file:
         yield verifying(file, blob.digest, str(path))
 

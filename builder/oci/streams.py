@@ -13,7 +13,7 @@ from builder.errors import BlobError
 CHUNK = 1 << 20
 
 
-def verifying(file: Any, digest: str, name: str, discard: Callable[[], object] = lambda: None) -> IO[bytes]:
+def verifying(file: Any, digest: str, name: str, discard: Callable[[], object] | None = None) -> IO[bytes]:
     """A seekable view of a file whose bytes must have a digest.
 
     Who reads it from start to end gets an error in place of the end when they have another one. Who jumps
@@ -21,7 +21,7 @@ def verifying(file: Any, digest: str, name: str, discard: Callable[[], object] =
 
     Args:
         name: For the message.
-        discard: Called when the bytes are others.
+        discard: Called when the bytes are others, where they are kept to be made anew.
     """
     return cast("IO[bytes]", io.BufferedReader(_Verifying(file, digest, name, discard), CHUNK))
 
@@ -32,7 +32,7 @@ def section(file: Any, start: int, size: int) -> io.RawIOBase:
 
 
 class _Verifying(io.RawIOBase):
-    def __init__(self, file: Any, digest: str, name: str, discard: Callable[[], object]) -> None:
+    def __init__(self, file: Any, digest: str, name: str, discard: Callable[[], object] | None) -> None:
         self._file, self._digest, self._name, self._discard = file, digest, name, discard
         self._hasher, self._hashed = hashlib.sha256(), 0
 
@@ -52,13 +52,17 @@ class _Verifying(io.RawIOBase):
             self._hasher.update(memoryview(buffer)[self._hashed - at : count])
             self._hashed = at + count
         if not count and at == self._hashed and f"sha256:{self._hasher.hexdigest()}" != self._digest:
-            self._discard()
-            raise BlobError(
-                f"{self._name} is corrupt: its digest is sha256:{self._hasher.hexdigest()}, "
-                f"expected {self._digest}",
-                remedy="try again: what is in the cache is made anew",
-            )
+            raise self._corrupt()
         return count
+
+    def _corrupt(self) -> BlobError:
+        remedy = "have a whole copy written, since this one is not what it was"
+        if self._discard:
+            self._discard()
+            remedy = "try again: what is in the cache is made anew"
+        met = f"sha256:{self._hasher.hexdigest()}"
+        message = f"{self._name} is corrupt: its digest is {met}, expected {self._digest}"
+        return BlobError(message, remedy=remedy)
 
 
 class _Section(io.RawIOBase):

@@ -23,7 +23,7 @@ from builder.oci.layer import write_layer
 from builder.oci.layout import write_layout
 from builder.oci.local_engine import load, read_engine
 from builder.oci.remote.pull import RegistryClient
-from builder.oci.remote.push import mounts_from, push
+from builder.oci.remote.push import push
 from builder.reference import Reference, parse_reference
 
 pytestmark = pytest.mark.engine
@@ -129,7 +129,7 @@ def test_docker_pulls_what_we_push_and_its_base_was_mounted(
     source, ours = (parse_reference(f"{registry}/readers/{name}:1") for name in ("base", "app"))
     push(below, source)
     pulled = RegistryClient(source).image(cache)
-    done = push(with_code(pulled, cache, b"pulled"), ours, mounts_from(source, pulled, ours))
+    done = push(with_code(pulled, cache, b"pulled"), ours)
     assert done.mounted == len(below.layers)
     assert done.sent < 10_000
     # The engine may know the same image from another registry.

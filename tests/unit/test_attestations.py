@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from golden_files import assert_golden
 from google.protobuf import json_format
 from hostile_registry import Fault, HostileRegistry, error, hostile_registry
+from hypothesis import example, given
+from hypothesis import strategies as st
 from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
@@ -44,7 +47,7 @@ from builder.plan import LABEL, BuildPlan, PublishedImage
 from builder.plan_data import BASE_DIGEST
 from builder.provenance import PROVENANCE, make_provenance
 from builder.reference import Reference, parse_reference
-from builder.sbom import SBOM, System, make_sbom, parse_status
+from builder.sbom import SBOM, System, make_base_sbom, make_sbom, parse_base_sbom, parse_status
 from builder.tools import CACHE
 
 DIGEST = f"sha256:{'7' * 64}"
@@ -151,6 +154,32 @@ def test_installed_debian_packages_are_listed_with_the_source_that_advisories_na
         "&upstream=util-linux%402.38.1-5%2Bdeb12u3",
         "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14%2Bdeb12u1?arch=amd64&distro=debian-12&upstream=gcc-12",
     ]
+
+
+@pytest.mark.parametrize("python", [None, "3.11.7"])
+def test_a_bases_own_sbom_is_valid_and_says_all_that_the_base_has_installed(python: str | None) -> None:
+    whole = dataclasses.replace(system(), python=python)
+    document = make_base_sbom(plans.plan().base.model_dump(), whole, "1.0")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(document.decode()) is None
+    assert parse_base_sbom(document, "here") == whole
+
+
+SYSTEM_COMPONENT = {"type": "operating-system", "name": "x", "version": "1"}
+BARE_PACKAGE = {"type": "library", "name": "a", "version": "1", "purl": "pkg:deb/debian/a@1"}
+KEYS = st.sampled_from(["components", "type", "name", "version", "purl", "cpe"])
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)
+    )
+)
+@example({"components": []})
+@example({"components": [SYSTEM_COMPONENT, SYSTEM_COMPONENT]})
+@example({"components": [SYSTEM_COMPONENT, BARE_PACKAGE]})
+def test_what_is_no_sbom_of_a_base_is_an_error_of_ours(document: object) -> None:
+    with pytest.raises(ImageFormatError):
+        parse_base_sbom(json.dumps(document).encode(), "here")
 
 
 def test_nothing_of_an_address_a_secret_or_a_machine_is_in_them() -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_project
 from commands import trainpack
 from registries import registry
 
 from builder import bases, doctor
 from builder.doctor import Finding
+from builder.oci.cache import Cache
+from builder.oci.layout import write_layout
 from builder.plan import Base
 
 Usage = namedtuple("Usage", "total used free")
@@ -115,8 +118,8 @@ def test_a_base_that_can_be_had_from_nowhere_is_a_failure(
     assert "debian-archive-keyring" in found.remedy
 
 
-def project(folder: Path, image: str) -> None:
-    text = f'[image]\nname = "{image}"\n[run]\nscript = "train.py"\n'
+def project(folder: Path, image: str, base: str = "auto") -> None:
+    text = f'[image]\nname = "{image}"\nbase = "{base}"\n[run]\nscript = "train.py"\n'
     (folder / "trainpack.toml").write_text(text, encoding="utf-8")
     (folder / "train.py").touch()
 
@@ -126,6 +129,19 @@ def test_in_a_project_the_images_registry_is_asked(machine: dict[str, str], tmp_
         project(tmp_path, f"{address}/vision/model")
         assert examined(tmp_path, machine)["registry"].status == "ok"
     assert examined(tmp_path, machine)["registry"].status == "failed"
+
+
+def test_in_a_project_with_a_base_of_its_own_that_base_is_looked_at(
+    machine: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINPACK_CACHE", str(tmp_path / "cache"))
+    project(tmp_path, "127.0.0.1:1/vision/model", "oci:bases")
+    assert "no OCI image layout" in examined(tmp_path, machine)["base"].message
+    write_layout(tmp_path / "bases", tiny_project.base(Cache(tmp_path / "made"), b"content"))
+    found = examined(tmp_path, machine)["base"]
+    assert (found.status, "oci:" in found.message) == ("ok", True)
+    project(tmp_path, "127.0.0.1:1/vision/model")
+    assert "b:1" in examined(tmp_path, machine)["base"].message
 
 
 def test_the_command_ends_with_1_without_an_engine_and_says_so_once(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda content: None, r"missing|404|not there any more"),
+        (lambda content: None, r"[0-9a-f]{64}\W+(is missing|which it does not have|is not there any more)"),
         (flipped, r"corrupt|digest"),
         (lambda content: content[:-100], r"corrupt|digest|does not answer"),
     ],

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from builder.certificates import ca_bundle
 from builder.package_index import (
     IndexSettings,
-    ca_bundle,
     index_settings,
     logins,
     netrc_text,

@@ -18,7 +18,7 @@ from builder.oci.cache import Cache
 from builder.oci.image import Image, Index
 from builder.oci.remote import push as pushing
 from builder.oci.remote.pull import RegistryClient
-from builder.oci.remote.push import mounts_from, push
+from builder.oci.remote.push import push
 from builder.oci.remote.referrers import attach, referrers
 from builder.reference import Reference, parse_reference
 
@@ -84,7 +84,7 @@ def test_the_layers_of_a_base_are_mounted(host: str, image: Image, tmp_path: Pat
     cache = Cache(tmp_path / "cache")
     pulled = RegistryClient(base).image(cache)
     built = oci_images.image(Blobs(tmp_path / "blobs"), b"code", base=pulled)
-    done = push(built, ours, mounts_from(base, pulled, ours))
+    done = push(built, ours)
     assert (done.mounted, done.uploaded) == (2, 2)
     assert done.sent == built.layers[-1].size + len(built.config) + len(built.manifest)
     assert [layer for layer in image.layers if cache.blobs.has(layer.digest, layer.size)] == []

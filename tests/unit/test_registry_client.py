@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import oci_images
 import pytest
 import requests
 from docker import auth
@@ -39,8 +40,10 @@ from builder.errors import (
     RegistryUnavailableError,
     UsageError,
 )
+from builder.oci.blobs import Blobs
 from builder.oci.remote import transport
 from builder.oci.remote.pull import RegistryClient
+from builder.oci.remote.push import push as push_image
 from builder.reference import Reference, parse_reference
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -413,17 +416,26 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return crt, key
 
 
-def test_a_private_ca_is_named_by_requests_ca_bundle(
+def test_a_private_ca_is_named_as_for_package_indexes_for_what_is_pushed_too(
     certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crt, key = certificate
+    image = oci_images.image(Blobs(tmp_path / "made"), b"content")
+    for name in ("TRAINPACK_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     tls = {"tls": {"certificate": str(crt), "key": str(key)}}
     with registry(tmp_path, http=tls) as secure:
-        with pytest.raises(RegistryUnavailableError, match="certificate verify failed"):
+        with pytest.raises(RegistryUnavailableError, match="certificate verify failed") as refused:
             client(f"{secure}/a/b:1").digest()
+        assert "TRAINPACK_CA_BUNDLE" in str(refused.value.remedy)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(crt))
         with pytest.raises(ImageNotFoundError):
             client(f"{secure}/a/b:1").digest()
+        # Its name comes first, also where another bundle, which lacks that CA, is named for requests.
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", requests.utils.DEFAULT_CA_BUNDLE_PATH)
+        monkeypatch.setenv("TRAINPACK_CA_BUNDLE", str(crt))
+        push_image(image, parse_reference(f"{secure}/a/b:1"))
+        assert client(f"{secure}/a/b:1").digest() == image.digest
 
 
 def test_a_manifest_put_by_digest_is_found_by_it(host: str) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import oci_images
@@ -20,7 +21,7 @@ from builder.oci.image import Image, Index
 from builder.oci.remote import push as pushing
 from builder.oci.remote import transport
 from builder.oci.remote.pull import RegistryClient
-from builder.oci.remote.push import mounts_from, push
+from builder.oci.remote.push import push
 from builder.oci.remote.referrers import attach, referrers
 from builder.reference import Reference, parse_reference
 
@@ -107,28 +108,42 @@ def test_layers_of_a_base_in_the_same_registry_are_mounted_and_never_opened(
     push(image, base)
     pulled = RegistryClient(base).image(Cache(tmp_path / "cache"))
     ours = oci_images.image(Blobs(tmp_path / "blobs"), b"code", base=pulled)
-    done = push(ours, target(registry), mounts_from(base, pulled, target(registry)))
+    done = push(ours, target(registry))
     assert (done.mounted, done.uploaded) == (2, 2)
     assert has(registry, ours)
     assert registry.count("GET", "blobs/sha256") == 1  # the base's config
     assert Cache(tmp_path / "cache").info().blobs == 1
 
 
-def test_a_base_in_another_registry_offers_nothing_to_mount(image: Image) -> None:
-    here = parse_reference("registry.example.com/a/b:1")
-    assert mounts_from(parse_reference("other.example.com/c:1"), image, here) == {}
-    assert set(mounts_from(parse_reference("registry.example.com/c:1"), image, here).values()) == {"c"}
+def test_the_layers_of_a_base_in_another_registry_pass_through_and_nothing_is_mounted(
+    registry: HostileRegistry, image: Image, tmp_path: Path
+) -> None:
+    with hostile_registry() as elsewhere:
+        base = target(elsewhere, "team/base:1")
+        push(image, base)
+        pulled = RegistryClient(base).image(Cache(tmp_path / "cache"))
+        done = push(pulled, target(registry))
+        assert elsewhere.count("GET", "blobs/sha256") == 3
+    assert (done.mounted, done.uploaded) == (0, 3)
+    assert has(registry, image)
+    assert registry.count("POST", "mount=") == 0
+
+
+def from_repository(path: str, registry: HostileRegistry, image: Image) -> Image:
+    layers = (replace(layer, repository=(registry.address, path)) for layer in image.layers)
+    return replace(image, layers=tuple(layers))
 
 
 def test_a_registry_that_cannot_mount_gets_the_bytes(registry: HostileRegistry, image: Image) -> None:
-    done = push(image, target(registry), {layer.digest: "no/such" for layer in image.layers})
+    done = push(from_repository("no/such", registry, image), target(registry))
+    assert registry.count("POST", "mount=") == 2
     assert (done.mounted, done.uploaded) == (0, 3)
     assert has(registry, image)
 
 
 def test_a_denied_mount_is_no_reason_to_fail(registry: HostileRegistry, image: Image) -> None:
     registry.judge = lambda method, path, number: Fault(status=403) if "mount=" in path else None
-    done = push(image, target(registry), {layer.digest: "secret/base" for layer in image.layers})
+    done = push(from_repository("secret/base", registry, image), target(registry))
     assert done.uploaded == 3
 
 
@@ -331,7 +346,7 @@ def test_the_token_is_asked_for_with_the_scopes_of_push_and_mount(
     registry: HostileRegistry, image: Image
 ) -> None:
     registry.token_uses = 1000
-    push(image, target(registry), {image.layers[0].digest: "team/base"})
+    push(from_repository("team/base", registry, image), target(registry))
     assert len(registry.scopes) == 1
     assert {"repository:team/app:pull,push", "repository:team/base:pull"} <= set(registry.scopes[0])
 

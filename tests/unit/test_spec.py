@@ -8,7 +8,8 @@ import pytest
 from plans import SPEC
 
 from builder.errors import SpecError
-from builder.spec import load_spec, parse_spec
+from builder.places import Place, parse_place
+from builder.spec import load_spec, own_base, parse_spec
 
 MINIMAL = '[image]\nname = "registry.example.com/a/b"\n[run]\nscript = "train.py"\n'
 
@@ -29,6 +30,53 @@ def test_the_smallest_spec_has_the_documented_defaults() -> None:
     spec = parse_spec(MINIMAL)
     assert (spec.image.python, spec.image.platform, spec.image.base) == ("3.11", "linux/amd64", "auto")
     assert (spec.run.arguments, spec.run.pass_token, spec.labelmap) == ("argv", True, None)
+
+
+@pytest.mark.parametrize(
+    ("base", "place"),
+    [
+        ("auto", None),
+        ("cpu", None),
+        ("registry.example.com/team/base:1.2", Place("registry", "registry.example.com/team/base:1.2")),
+        (f"team/base@sha256:{'0' * 64}", Place("registry", f"team/base@sha256:{'0' * 64}")),
+        ("oci:bases", Place("oci", "bases")),
+        ("oci:../bases/cpu:1.2", Place("oci", "../bases/cpu", "1.2")),
+        ("oci:a:b/c", Place("oci", "a:b/c")),
+        ("archive:base:1.tar", Place("archive", "base:1.tar")),
+        ("engine:team/base:1", Place("engine", "team/base:1")),
+    ],
+)
+def test_a_base_is_of_the_catalogue_or_in_a_place_whose_text_is_read_back(
+    base: str, place: Place | None
+) -> None:
+    image = parse_spec(MINIMAL.replace("[run]", f'base = "{base}"\n[run]')).image
+    assert own_base(image.base) == place
+    assert place is None or parse_place(str(place)) == place
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("registry.example.com/team/base", "neither tag nor digest"),
+        ("engine:team/base", "neither tag nor digest"),
+        ("Registry/Team:1", "'Registry/Team' is not a valid image name"),
+        ("https://user:secret@registry.example.com/base:1", "***@registry.example.com"),
+        ("oci:", "'oci:', expected"),
+        ("archive:", "'archive:', expected"),
+        ("a\\nb", "control character"),
+    ],
+)
+def test_a_base_that_can_be_nowhere_is_told_with_the_forms_that_there_are(base: str, said: str) -> None:
+    message = told(MINIMAL.replace("[run]", f'base = "{base}"\n[run]'))
+    assert "trainpack.toml:3: image.base: " in message
+    assert said in message
+    assert "secret" not in message
+    assert "control" in said or "oci:DIR[:TAG]" in message
+
+
+def test_system_packages_are_not_added_to_a_base_of_the_users_own() -> None:
+    message = told(MINIMAL.replace("[run]", 'base = "oci:bases"\nsystem-packages = ["libgl1"]\n[run]'))
+    assert "trainpack base build --package libgl1" in message
 
 
 def test_flags_of_any_spelling_become_canonical() -> None:

@@ -12,9 +12,10 @@ from typing import IO
 import requests
 
 from builder import apt
+from builder.certificates import ca_bundle
 from builder.errors import BlobError, MirrorError
 from builder.oci.blobs import Blobs
-from builder.package_index import ca_bundle, redact
+from builder.package_index import redact
 
 _TRIES = 4
 _TIMEOUT = (20, 60)

@@ -11,12 +11,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import requests
 
-from builder.errors import ImageFormatError, RegistryError, UsageError
+from builder.errors import BlobError, ImageFormatError, ImageNotFoundError, RegistryError, UsageError
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache
 from builder.oci.image import DOCUMENT_BYTES, Image, open_image
@@ -40,6 +40,7 @@ from builder.reference import Reference
 IN_MEMORY_BYTES = 32_000_000
 # Tries in a row that bring not one byte.
 FRUITLESS_TRIES = 5
+_TYPES = (*MANIFEST_TYPES, *INDEX_TYPES)
 
 Write = Callable[[bytes], object]
 
@@ -82,6 +83,7 @@ class RegistryClient:
         self.transport = Transport(reference)
         self._platform = platform
         self._manifests: dict[str, RemoteManifest] = {}
+        self._kept: Blobs | None = None
 
     def manifest(self) -> RemoteManifest:
         """The manifest or index that the reference named when this client first asked.
@@ -153,14 +155,18 @@ class RegistryClient:
     def image(self, cache: Cache) -> Image:
         """The platform's image as a value; a layer is fetched into the cache when it is first opened.
 
+        Of an image that is named by its digest, what the cache has is not asked for.
+
         Raises:
             RegistryError: As `manifest`; or it is not an image for the platform.
         """
-        opener = functools.partial(self._open, cache)
+        self._kept, opener = cache.blobs, functools.partial(self._open, cache)
         try:
-            return open_image(self.manifest().descriptor, opener, self._platform, str(self.reference))
+            image = open_image(self.manifest().descriptor, opener, self._platform, str(self.reference))
         except ImageFormatError as error:
             raise RegistryError(error.message, place=error.place) from None
+        home = (self.transport.host, self.transport.path)
+        return replace(image, layers=tuple(replace(layer, repository=home) for layer in image.layers))
 
     def fetch(self, blob: Descriptor, blobs: Blobs) -> None:
         """Bring a blob into a folder of blobs, verified; a cut connection goes on where it was cut.
@@ -169,7 +175,11 @@ class RegistryClient:
             RegistryError: The registry failed for good, or gave other bytes.
         """
         with blobs.writer(blob.digest) as writer:
-            _Download(self.transport, blob, writer.write).run()
+            try:
+                _Download(self.transport, blob, writer.write).run()
+            except ImageNotFoundError:
+                what = f"a manifest that names the blob {blob.digest}, which it does not have"
+                raise self.transport.odd(what) from None
 
     @contextmanager
     def _blob(self, blob: Descriptor) -> Iterator[IO[bytes]]:
@@ -181,7 +191,7 @@ class RegistryClient:
 
     @contextmanager
     def _open(self, cache: Cache, blob: Descriptor) -> Iterator[IO[bytes]]:
-        if blob.media_type in MANIFEST_TYPES + INDEX_TYPES:
+        if blob.media_type in _TYPES:
             with tempfile.SpooledTemporaryFile(max_size=DOCUMENT_BYTES) as file:
                 file.write(self._manifest(blob.digest).content)
                 file.seek(0)
@@ -200,12 +210,24 @@ class RegistryClient:
 
     def _manifest(self, name: str) -> RemoteManifest:
         if name not in self._manifests:
-            found = self._fetch_manifest(name)
+            found = self._recall(name) or self._fetch_manifest(name)
             self._manifests |= {name: found, found.digest: found}
         return self._manifests[name]
 
+    def _recall(self, digest: str) -> RemoteManifest | None:
+        """A manifest that was fetched before, when it says itself what it is."""
+        if self._kept is None or not digest.startswith("sha256:"):
+            return None
+        try:
+            with self._kept.open(digest) as file:
+                content = file.read(DOCUMENT_BYTES)
+        except BlobError:
+            return None
+        media_type = parse_object(content, digest).get("mediaType")
+        return RemoteManifest(digest, str(media_type), content) if media_type in _TYPES else None
+
     def _fetch_manifest(self, name: str) -> RemoteManifest:
-        accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
+        accept = {"Accept": ", ".join(_TYPES)}
         response = self.transport.request("GET", f"manifests/{name}", headers=accept)
         digest = digest_of(response.content)
         announced = response.headers.get("Docker-Content-Digest", digest)
@@ -213,8 +235,10 @@ class RegistryClient:
         with self.transport.format_errors():
             document = parse_object(response.content, str(self.reference))
         media_type = document.get("mediaType") or response.headers.get("Content-Type", "")
-        if media_type not in MANIFEST_TYPES + INDEX_TYPES:
+        if media_type not in _TYPES:
             raise self.transport.odd(f"a manifest of the media type {media_type!r}")
+        if self._kept is not None:
+            self._kept.put(response.content)
         return RemoteManifest(digest=digest, media_type=media_type, content=response.content)
 
     def _member(self, blob: IO[bytes], path: str) -> bytes | None:

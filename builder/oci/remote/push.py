@@ -6,7 +6,7 @@ import functools
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import IO
 import requests
 
 from builder.errors import BlobError, ImageNotFoundError, RegistryError, RegistryUnavailableError, UsageError
-from builder.oci.image import Image, Index, Opener
+from builder.oci.image import Image, Index, Layer, Opener
 from builder.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor, digest_of, parse_manifest
 from builder.oci.remote import transport
 from builder.oci.remote.names import endpoint
@@ -66,7 +66,6 @@ class _Blob:
 def push(
     image: Image | Index,
     reference: Reference,
-    mounts: Mapping[str, str] | None = None,
     tell: Tell = lambda _: None,
     like: str | None = None,
     *,
@@ -74,10 +73,10 @@ def push(
 ) -> Transfer:
     """Push an image, or several of one index, under the reference's tag.
 
-    The tag is written last: until everything is there, it is what it was before.
+    The tag is written last: until everything is there, it is what it was before. Layers that come from
+    another repository of the same registry are taken from there, and not opened.
 
     Args:
-        mounts: Blob digest → repository of the same registry that has it, from `mounts_from`.
         tell: Receives one line of progress per blob.
         like: Digest of an image that the repository may still have: where it does, it has that one's layers,
             which are not asked for one by one.
@@ -91,27 +90,17 @@ def push(
     """
     if not reference.tag:
         raise UsageError("a push needs a tag", place=str(reference))
-    return _Push(image, reference, mounts or {}, tell).run(like, keep_tag=keep_tag)
-
-
-def mounts_from(base: Reference, image: Image, target: Reference) -> dict[str, str]:
-    """Where a push to `target` finds the layers of its base: nowhere when that is in another registry."""
-    host, path = endpoint(base)
-    if (host, path) == endpoint(target) or host != endpoint(target)[0]:
-        return {}
-    return {layer.digest: path for layer in image.layers}
+    return _Push(image, reference, tell).run(like, keep_tag=keep_tag)
 
 
 class _Push:
-    def __init__(
-        self, image: Image | Index, reference: Reference, mounts: Mapping[str, str], tell: Tell
-    ) -> None:
+    def __init__(self, image: Image | Index, reference: Reference, tell: Tell) -> None:
         self._image = image
         self._reference = reference
         self._tell = tell
-        self._mounts = mounts
+        self._blobs = _blobs(image, endpoint(reference))
         path = endpoint(reference)[1]
-        sources = sorted(set(mounts.values()))
+        sources = sorted({blob.repository for blob in self._blobs if blob.repository})
         scopes = (f"repository:{path}:pull,push", *(f"repository:{source}:pull" for source in sources))
         self._transport = Transport(reference, scopes)
         self._counts = {"sent": 0, "uploaded": 0, "mounted": 0, "existing": 0}
@@ -121,9 +110,8 @@ class _Push:
     def run(self, like: str | None, *, keep_tag: bool) -> Transfer:
         if not self._is_there(self._image.descriptor, str(self._reference.tag), keep_tag=keep_tag):
             known = self._layers_of(like) if like else frozenset()
-            blobs = list(_blobs(self._image, self._mounts))
-            self._upload_all([blob for blob in blobs if blob.descriptor.digest not in known])
-            self._counts["existing"] += sum(blob.descriptor.digest in known for blob in blobs)
+            self._upload_all([blob for blob in self._blobs if blob.descriptor.digest not in known])
+            self._counts["existing"] += sum(blob.descriptor.digest in known for blob in self._blobs)
             if isinstance(self._image, Index):
                 for image in self._image.images:
                     self._put_manifest(image, image.digest)
@@ -395,17 +383,23 @@ class _Part:
         return chunk
 
 
-def _blobs(image: Image | Index, mounts: Mapping[str, str]) -> Iterator[_Blob]:
-    """The blobs of an image, each once, the large ones first."""
+def _blobs(image: Image | Index, target: tuple[str, str]) -> list[_Blob]:
+    """The blobs of an image, each once, the large ones first, on their way to a host's repository."""
     found = {}
     for each in image.images:
         for layer in each.layers:
             # Its bytes may not be passed on; who pulls the image gets them from their own place.
             if "nondistributable" not in layer.media_type and "foreign" not in layer.media_type:
-                found[layer.digest] = _Blob(layer.descriptor, layer.open, mounts.get(layer.digest))
+                found[layer.digest] = _Blob(layer.descriptor, layer.open, _source(layer, target))
         config = each.config_descriptor
         found[config.digest] = _Blob(config, functools.partial(_buffer, each.config), None)
-    return iter(sorted(found.values(), key=lambda blob: -blob.descriptor.size))
+    return sorted(found.values(), key=lambda blob: -blob.descriptor.size)
+
+
+def _source(layer: Layer, target: tuple[str, str]) -> str | None:
+    """The other repository of the target's host that a layer can be taken from."""
+    host, path = layer.repository or ("", "")
+    return path if host == target[0] and path != target[1] else None
 
 
 @contextmanager

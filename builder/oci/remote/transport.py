@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
+from builder.certificates import ca_bundle
 from builder.errors import (
     ImageFormatError,
     ImageNotFoundError,
@@ -43,7 +44,7 @@ class Transport:
     """Requests to one repository of a registry, from any number of threads.
 
     Credentials are those of `docker login`, credential helpers included. Plain HTTP is spoken with loopback
-    registries only. `REQUESTS_CA_BUNDLE` names further certificate authorities.
+    registries only. Certificates are judged by `ca_bundle`, as those of package indexes are.
 
     Attributes:
         requests: Number of requests so far, those for tokens aside.
@@ -173,7 +174,7 @@ class Transport:
         return RegistryUnavailableError(
             f"the registry {self.host} does not answer: {_cause(error)}",
             place=str(self.reference),
-            remedy="check the network and the registry's name; REQUESTS_CA_BUNDLE names a private CA",
+            remedy="check the network and the registry's name; TRAINPACK_CA_BUNDLE names a private CA",
         )
 
     def odd(self, what: str) -> RegistryError:
@@ -196,7 +197,9 @@ class Transport:
         if not is_loopback(self.host):
             return f"https://{self.host}"
         try:
-            self._session.get(f"https://{self.host}/v2/", timeout=TIMEOUT, auth=Header())
+            self._session.get(
+                f"https://{self.host}/v2/", timeout=TIMEOUT, auth=Header(), verify=self._certificates
+            )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" not in str(error):
                 return f"http://{self.host}"
@@ -211,6 +214,11 @@ class Transport:
             self._threads.session = _session(self.host)
         session: requests.Session = self._threads.session
         return session
+
+    @functools.cached_property
+    def _certificates(self) -> str | bool:
+        # Given with each request: what a session is told gives way to requests' own variables.
+        return str(ca_bundle(os.environ) or "") or True
 
     def _header(self, url: str) -> Header:
         """Ours for the registry; none for another host that it sent us to."""
@@ -235,6 +243,7 @@ class Transport:
             auth=header,
             stream=stream,
             timeout=TIMEOUT,
+            verify=self._certificates,
             allow_redirects=method in ("GET", "HEAD"),
         )
         self._answered = True
@@ -245,7 +254,8 @@ class Transport:
         return self._answered and not isinstance(error, requests.exceptions.SSLError)
 
     def _ask_token(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        send = functools.partial(self._session.request, method, url, timeout=TIMEOUT, **options)
+        options |= {"timeout": TIMEOUT, "verify": self._certificates}
+        send = functools.partial(self._session.request, method, url, **options)
         response = self._patiently(send, (200,))
         with self.format_errors():
             return parse_object(response.content, self.host)
@@ -292,7 +302,6 @@ def _session(host: str) -> requests.Session:
     if is_loopback(host):
         # A proxy cannot reach this machine's own loopback; the engine does not use one there either.
         session.trust_env = False
-        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
     return session
 
 
