@@ -46,8 +46,9 @@ def _key(source: Distribution, workshop: Workshop) -> str:
 
 
 def _make(source: Distribution, workshop: Workshop) -> Layer:
-    from builder.sources.backend import make_wheel, prepare_engine  # noqa: PLC0415  (a kept wheel needs no
-    from builder.sources.sdist import read_build_system  # noqa: PLC0415              engine, so not its SDK)
+    # A kept wheel needs no engine, and so not its SDK.
+    from builder.sources.backend import make_wheel, prepare_engine  # noqa: PLC0415
+    from builder.sources.sdist import read_build_system  # noqa: PLC0415
     from builder.wheels.download import Downloads  # noqa: PLC0415
 
     path = Downloads(workshop.cache, workshop.environ, workshop.say).fetch(source)
