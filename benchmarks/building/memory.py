@@ -65,12 +65,21 @@ def _watch(process: subprocess.Popen[bytes]) -> dict[str, float]:
 
 
 def _family(pid: int) -> list[int]:
+    """A process and its children; one that has started no program yet is still in its parent's memory."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [child for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return [pid]
-    return [pid, *(each for child in children for each in _family(int(child)))]
+    started = [int(child) for child in children if _command(int(child)) != _command(pid)]
+    return [pid, *(each for child in started for each in _family(child))]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _kilobytes(pid: int, what: str) -> float:

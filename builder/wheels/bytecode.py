@@ -21,7 +21,7 @@ from builder.errors import TrainpackError
 # A process compiles this many files, or bytes of them: what is in its memory decides some bits of what it
 # writes, so a file's company has to be the same on every machine; and it is in this process's memory too.
 _FILES_PER_PROCESS = 200
-_BYTES_PER_PROCESS = 2 << 20
+_BYTES_PER_PROCESS = 1 << 20
 # Reads names and sources from standard input and writes byte code, empty where a file is no Python of this
 # version; with a source's hash in place of its time, never checked: https://peps.python.org/pep-0552/.
 _COMPILER = """

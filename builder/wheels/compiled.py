@@ -19,7 +19,7 @@ from builder.wheels.bytecode import Interpreter
 from builder.wheels.environment import Environment
 
 # Raised when the same wheel is kept as other bytes than before.
-_FORMAT = 2
+_FORMAT = 3
 _LENGTH_BYTES = 8
 
 

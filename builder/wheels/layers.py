@@ -12,7 +12,7 @@ from builder.wheels.bytecode import Interpreter
 from builder.wheels.environment import Environment
 
 # Raised when the same wheels become other bytes than before.
-FORMAT = 2
+FORMAT = 3
 # Engines refuse images of more than 127 layers; a base may bring some, and an image be a base itself.
 MOST_HEAVY_LAYERS = 60
 
