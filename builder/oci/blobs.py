@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from builder.atomic import abandoned
 from builder.errors import BlobError
 from builder.oci.manifest import check_digest
 from builder.oci.streams import CHUNK, verifying
@@ -77,7 +78,8 @@ class Blobs:
 
     def paths(self) -> list[Path]:
         """The files of all blobs."""
-        return sorted(self._sealed.iterdir()) if self._sealed.is_dir() else []
+        found = self._sealed.iterdir() if self._sealed.is_dir() else ()
+        return sorted(path for path in found if not path.name.startswith("."))
 
     def digests(self) -> list[str]:
         """The digests of all blobs."""
@@ -86,7 +88,8 @@ class Blobs:
     def strays(self) -> list[Path]:
         """What killed processes left unfinished; what a living one is writing is not among it."""
         found = list(self._fresh.iterdir()) if self._fresh.is_dir() else []
-        return [path for path in found if _is_abandoned(path)]
+        beside = abandoned(self._sealed) if self._sealed.is_dir() else []
+        return [*beside, *(path for path in found if _is_abandoned(path))]
 
     @contextmanager
     def writer(self, expected: str | None = None) -> Iterator[BlobWriter]:
