@@ -13,7 +13,7 @@ from builder.oci.cache import Removed, open_cache, parse_size
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Show, bound, check and empty the cache of layers.",
+    help="Show, bound, check and empty the cache of layers and bases.",
     epilog="Example: trainpack cache info",
 )
 
@@ -26,6 +26,7 @@ def info(as_json: JsonOption = False) -> None:
         ("folder", found.folder),
         ("layers", str(found.layers)),
         ("blobs", f"{found.blobs}, {_megabytes(found.size)}"),
+        ("bases", f"{found.bases}, {_megabytes(found.bases_size)}"),
         ("left by killed builds", _megabytes(found.stray)),
         ("limit", _megabytes(found.limit)),
     ]
@@ -44,7 +45,7 @@ def prune(
 
 @app.command(epilog="Example: trainpack cache clear")
 def clear(as_json: JsonOption = False) -> None:
-    """Remove everything; the next build makes it anew."""
+    """Remove everything but the bases; the next build makes it anew."""
     _told(open_cache().clear(), as_json=as_json)
 
 

@@ -18,12 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from builder.atomic import abandoned, room
 from builder.errors import BlobError
 from builder.oci.manifest import check_digest
 from builder.oci.streams import CHUNK, verifying
 
 SEALED = 315_532_800
 YOUNG_SECONDS = 5
+_NO_ROOM = (
+    "free some space on it, let `trainpack cache prune` do so, or set TRAINPACK_CACHE to a folder with room"
+)
 
 
 class Blobs:
@@ -77,7 +81,8 @@ class Blobs:
 
     def paths(self) -> list[Path]:
         """The files of all blobs."""
-        return sorted(self._sealed.iterdir()) if self._sealed.is_dir() else []
+        found = self._sealed.iterdir() if self._sealed.is_dir() else ()
+        return sorted(path for path in found if not path.name.startswith("."))
 
     def digests(self) -> list[str]:
         """The digests of all blobs."""
@@ -86,7 +91,8 @@ class Blobs:
     def strays(self) -> list[Path]:
         """What killed processes left unfinished; what a living one is writing is not among it."""
         found = list(self._fresh.iterdir()) if self._fresh.is_dir() else []
-        return [path for path in found if _is_abandoned(path)]
+        beside = abandoned(self._sealed) if self._sealed.is_dir() else []
+        return [*beside, *(path for path in found if _is_abandoned(path))]
 
     @contextmanager
     def writer(self, expected: str | None = None) -> Iterator[BlobWriter]:
@@ -112,15 +118,16 @@ class Blobs:
     @contextmanager
     def scratch(self) -> Iterator[IO[bytes]]:
         """A file beside the blobs, gone at the end unless it was moved; a killed process's is swept away."""
-        self._fresh.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._fresh)
-        try:
-            with open(name, "w+b", CHUNK, opener=lambda *_: descriptor) as file:
-                # Held until the process ends, however it ends: what nobody holds may be swept away.
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield file
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with room(self.folder, _NO_ROOM):
+            self._fresh.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self._fresh)
+            try:
+                with open(name, "w+b", CHUNK, opener=lambda *_: descriptor) as file:
+                    # Held until the process ends, however it ends: what nobody holds may be swept away.
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    yield file
+            finally:
+                Path(name).unlink(missing_ok=True)
 
     def put(self, content: bytes) -> str:
         """Keep a small blob; returns its digest."""

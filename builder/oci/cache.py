@@ -1,4 +1,4 @@
-"""The cache of layers: blobs by digest, and which layer was made for which key.
+"""The cache: layers as blobs by digest, which of them was made for which key, and the bases below them.
 
 Several builds may use it at once: who wants a key that another process is making waits for it and takes its
 layer. A kill at any moment leaves stray files only, which `prune` sweeps away.
@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from builder.errors import ImageFormatError, UsageError
 from builder.oci.blobs import Blobs
 from builder.oci.image import Layer
 from builder.oci.layer import FORMAT, compress, kept_layer
-from builder.oci.manifest import OCI_LAYER, canonical_json, check_digest, digest_of, parse_object
+from builder.oci.layout import Held, held_images, keep_images
+from builder.oci.manifest import canonical_json, check_digest, digest_of, parse_object
 from builder.tools import cache_folder
 
 LIMIT = "TRAINPACK_CACHE_LIMIT"
@@ -46,17 +47,30 @@ class CacheInfo:
     """What a cache holds.
 
     Attributes:
+        blobs: Number of layers, wheels and packages.
         layers: Number of keys that have a layer.
-        size: Bytes of all blobs.
+        size: Bytes of these blobs.
+        bases: Number of bases.
+        bases_size: Bytes of their blobs, and of what is left of bases that were replaced.
         stray: Bytes of what killed processes left behind.
+        limit: What `size` and `bases_size` are cut down to.
     """
 
     folder: str
     blobs: int
     layers: int
     size: int
+    bases: int
+    bases_size: int
     stray: int
     limit: int
+
+
+@dataclass(frozen=True)
+class _Item:
+    what: Path | Held
+    size: int
+    used: float
 
 
 @dataclass(frozen=True)
@@ -72,13 +86,15 @@ class Cache:
 
     Attributes:
         blobs: Where layers are written to.
-        limit: Bytes that `trim` cuts it down to.
+        limit: Bytes that `trim` cuts it down to, the bases with it.
+        bases: The layout of the bases, beside the folder.
     """
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = folder
         self.limit = limit
         self.blobs = Blobs(folder)
+        self.bases = Blobs(folder.with_name("bases"))
         self._keys = folder / "keys"
         self._locks = folder / "locks"
 
@@ -122,12 +138,15 @@ class Cache:
     def info(self) -> CacheInfo:
         """Count what is there."""
         sizes = [status.st_size for _, status in _stats(self.blobs.paths())]
+        below = [status.st_size for _, status in _stats(self.bases.paths())]
         return CacheInfo(
             folder=str(self.folder),
             blobs=len(sizes),
             layers=len(_files(self._keys)),
             size=sum(sizes),
-            stray=sum(status.st_size for _, status in _stats(self.blobs.strays())),
+            bases=len(held_images(self.bases.folder)),
+            bases_size=sum(below),
+            stray=sum(status.st_size for _, status in _stats(self._strays())),
             limit=self.limit,
         )
 
@@ -136,33 +155,50 @@ class Cache:
         return self.prune(self.limit)
 
     def prune(self, limit: int, grace: float = GRACE_SECONDS) -> Removed:
-        """Remove what was used longest ago until the blobs fit into `limit`, and what nothing refers to.
+        """Remove what was used longest ago until all fits into `limit`, and what nothing refers to.
 
         Args:
-            grace: Seconds for which a blob is kept after its last use, whatever the limit.
+            grace: Seconds for which a blob or a base is kept after its last use, whatever the limit.
         """
-        blobs = sorted(_stats(self.blobs.paths()), key=lambda blob: blob[1].st_atime)
-        excess = sum(status.st_size for _, status in blobs) - limit
-        doomed = self.blobs.strays()
-        for path, status in blobs:
-            if excess > 0 and time.time() - status.st_atime >= grace:
-                doomed.append(path)
-                excess -= status.st_size
-        removed = _remove(doomed)
+        unused = time.time() - grace
+        blobs = [_Item(path, status.st_size, status.st_atime) for path, status in _stats(self.blobs.paths())]
+        bases = [_Item(base, base.size, base.used) for base in held_images(self.bases.folder)]
+        excess = sum(item.size for item in (*blobs, *bases)) - limit
+        doomed, dropped = self._strays(), set[Held]()
+        for item in sorted((*blobs, *bases), key=lambda item: item.used):
+            if excess <= 0 or item.used > unused:
+                break
+            excess -= item.size
+            if isinstance(item.what, Path):
+                doomed.append(item.what)
+            else:
+                dropped.add(item.what)
+        removed = _remove([*doomed, *self._drop_bases(dropped, unused)])
         self._forget_orphans()
         return removed
 
     def clear(self) -> Removed:
-        """Remove everything that no other process is writing just now."""
-        removed = _remove([*self.blobs.paths(), *self.blobs.strays()])
+        """Remove everything that no other process is writing just now; the bases stay."""
+        removed = _remove([*self.blobs.paths(), *self._strays()])
         self._forget_orphans()
         return removed
 
     def verify(self) -> tuple[str, ...]:
         """Hash every blob; returns the digests of those that were corrupt, which are removed."""
-        corrupt = tuple(sorted(digest for digest in self.blobs.digests() if not self.blobs.verify(digest)))
+        places = (self.blobs, self.bases)
+        corrupt = [digest for blobs in places for digest in blobs.digests() if not blobs.verify(digest)]
         self._forget_orphans()
-        return corrupt
+        keep_images(self.bases.folder, lambda base: True)
+        return tuple(sorted(corrupt))
+
+    def _strays(self) -> list[Path]:
+        return [*self.blobs.strays(), *self.bases.strays()]
+
+    def _drop_bases(self, dropped: Set[Held], unused: float) -> list[Path]:
+        """Forget bases; returns what only they needed, and what no base needs since that moment."""
+        own = frozenset[Path]().union(*(base.blobs for base in dropped))
+        spare = keep_images(self.bases.folder, lambda base: base not in dropped)
+        return [path for path, status in _stats(spare) if path in own or status.st_atime <= unused]
 
     def _record(self, key: str) -> LayerRecord | None:
         try:

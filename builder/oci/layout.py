@@ -9,9 +9,9 @@ import fcntl
 import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -19,11 +19,13 @@ from typing import IO
 from builder.atomic import new_file
 from builder.errors import BlobError, ImageFormatError
 from builder.oci.artifact import Artifact
+from builder.oci.blobs import Blobs
 from builder.oci.image import Image, Index, open_image
 from builder.oci.manifest import (
     INDEX_TYPES,
     OCI_INDEX,
     Descriptor,
+    Manifest,
     canonical_json,
     digest_of,
     of_platform,
@@ -103,6 +105,68 @@ def write_layout(
         images = _tagged(_entries_or_none(folder), image.descriptor, tag)
         added = [artifact.descriptor(subject) for artifact, subject in documents]
         _replace(folder / "index.json", _index(folder, images, added))
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image of a layout, with everything that it needs there.
+
+    Attributes:
+        tag: Its name, None where it has none.
+        size: Bytes of its blobs.
+        used: When one of its layers was used last.
+    """
+
+    tag: str | None
+    blobs: frozenset[Path]
+    size: int
+    used: float
+
+
+def held_images(folder: Path) -> tuple[Held, ...]:
+    """The images of a layout that are whole."""
+    return tuple(held for entry in _entries_or_none(folder) if (held := _held(folder, entry)))
+
+
+def keep_images(folder: Path, keep: Callable[[Held], bool]) -> list[Path]:
+    """Forget the images that are not whole, and those that are not to be kept.
+
+    Returns:
+        The files of blobs that no image needs; whoever writes one just now has not named it yet.
+    """
+    if not folder.is_dir():
+        return []
+    with _locked(folder):
+        entries = _entries_or_none(folder)
+        found = [(entry, held) for entry in entries if (held := _held(folder, entry)) and keep(held)]
+        if len(found) < len(entries):
+            _replace(folder / "index.json", _index(folder, tuple(entry for entry, _ in found), ()))
+    needed = frozenset[Path]().union(*(held.blobs for _, held in found))
+    return [path for path in Blobs(folder).paths() if path not in needed]
+
+
+def _held(folder: Path, entry: Descriptor) -> Held | None:
+    try:
+        manifests = dict(_manifests(folder, entry))
+        layers = [_path(folder, layer.digest) for each in manifests.values() for layer in each.layers]
+        documents = {entry.digest, *manifests, *(each.config.digest for each in manifests.values())}
+        blobs = frozenset((*layers, *(_path(folder, digest) for digest in documents)))
+        size = sum(path.stat().st_size for path in blobs)
+        # Not of documents, which have just been read.
+        used = max((path.stat().st_atime for path in layers), default=0.0)
+    except (BlobError, ImageFormatError, FileNotFoundError):
+        return None
+    return Held(entry.annotations.get(REF_NAME), blobs, size, used)
+
+
+def _manifests(folder: Path, entry: Descriptor) -> Iterator[tuple[str, Manifest]]:
+    with _open(folder, entry) as file:
+        content = file.read()
+    if entry.media_type in INDEX_TYPES:
+        for each in parse_index(content, str(folder)):
+            yield from _manifests(folder, each)
+    else:
+        yield entry.digest, parse_manifest(content, str(folder), entry.media_type)
 
 
 def _is_named(name: str, tag: str | None) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from builder.atomic import is_full
 from builder.certificates import ca_bundle
 from builder.errors import BlobError, TrainpackError, WheelError
 from builder.oci.blobs import BlobWriter
@@ -218,6 +219,8 @@ def _copy(wheel: Distribution, writer: BlobWriter) -> None:
         with path.open("rb") as file:
             shutil.copyfileobj(file, writer, _CHUNK)
     except OSError as error:
+        if is_full(error):
+            raise
         raise WheelError(
             f"cannot be read: {error.strerror}",
             place=str(path),

@@ -6,15 +6,21 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+import tiny_index
 import tiny_project
+from commands import TRAINPACK, succeed
 from hostile_registry import HostileRegistry, hostile_registry
 from tiny_project import Project
 
@@ -23,6 +29,7 @@ from builder.lock.pylock import TOOLS_FILE
 
 WEIGHT = 500_000
 GZIP = b"\x1f\x8b"
+Found = TypeVar("Found")
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +261,97 @@ def test_after_kills_at_fifty_random_moments_a_build_succeeds_with_the_right_dig
     assert project.built("--push").json["digest"] == expected
     assert expected in registry.manifests["team/app"]
     assert project.layers.verify() == ()
+
+
+# A cache on a file system of its own, which has no room for the build at first.
+FULL = """
+mount -t tmpfs -o size="$1" tmpfs "$TRAINPACK_CACHE" && cp -r "$2" "$TRAINPACK_CACHE/bases" || exit 99
+told=$3
+shift 3
+"$@" > "$told/first.json"
+echo $? > "$told/first.code"
+find "$TRAINPACK_CACHE/oci/fresh" -type f > "$told/left"
+mount -o remount,size=100m "$TRAINPACK_CACHE" || exit 99
+"$@"
+"""
+OWN_MOUNTS = ("unshare", "--map-root-user", "--mount")
+
+
+@pytest.mark.parametrize("room", [800_000, 2_000_000, 4_000_000], ids=["wheels", "layers", "the last layers"])
+def test_a_disk_that_is_full_is_named_with_the_remedy_and_the_next_build_has_room(
+    made: Project, project: Project, tmp_path: Path, room: int
+) -> None:
+    if subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    expected = digest_of(made, tmp_path)
+    base = sum(path.stat().st_size for path in (project.cache / "bases").rglob("*"))
+    own = tmp_path / "own"
+    own.mkdir()
+    settings = (str(base + room), str(project.cache / "bases"), str(tmp_path))
+    done = subprocess.run(
+        [*OWN_MOUNTS, "sh", "-c", FULL, "sh", *settings, TRAINPACK, *tiny_project.BUILD],
+        cwd=project.folder,
+        env=os.environ | project.environment | {"TRAINPACK_CACHE": str(own)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first = json.loads((tmp_path / "first.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "first.code").read_text(encoding="utf-8") == "1\n"
+    assert "Traceback" not in done.stderr
+    assert first["error"]["place"] == str(own / "oci")
+    assert "No space left on device" in first["error"]["message"]
+    assert "`trainpack cache prune`" in first["error"]["remedy"]
+    assert (tmp_path / "left").read_text(encoding="utf-8") == ""
+    assert (done.returncode, json.loads(done.stdout)["digest"]) == (0, expected)
+
+
+def compilers_of(pid: int) -> list[Path]:
+    """The processes that a build compiles in."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"_code_to_hash_pyc" in (process / "cmdline").read_bytes():
+                found.append(process)
+    return found
+
+
+def is_running(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def seen(look: Callable[[], Found]) -> Found:
+    """What a look finds, once it finds something."""
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_a_kill_while_a_wheel_is_compiled_leaves_no_compiler_and_the_next_build_succeeds(
+    made: Project, project: Project, tmp_path: Path
+) -> None:
+    lines = "".join(f"    (a + {number}, 'b'),\n" for number in range(60_000))
+    tiny_index.pure(project.home / "wheels", "heavy", "1.0", content=f"a = 1\nTABLE = [\n{lines}]\n")
+    tiny_index.simple_index(project.home / "wheels")
+    (project.folder / "requirements.txt").write_text("heavy\nlight\n", encoding="utf-8")
+    succeed(project.folder, "lock", env=project.environment)
+    expected = digest_of(project, tmp_path)
+    process = subprocess.Popen(
+        [TRAINPACK, *tiny_project.BUILD],
+        cwd=project.folder,
+        env=os.environ | project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    compilers = seen(lambda: compilers_of(process.pid))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    seen(lambda: not any(map(is_running, compilers)))
+    assert project.layers.verify() == ()
+    assert project.built().json["digest"] == expected

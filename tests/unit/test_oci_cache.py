@@ -20,8 +20,9 @@ from builder.errors import BlobError, UsageError
 from builder.oci import tar
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache, cache_key, open_cache, parse_size
-from builder.oci.image import Layer
+from builder.oci.image import Image, Layer
 from builder.oci.layer import write_layer
+from builder.oci.layout import held_images, read_layout, write_layout
 from builder.oci.manifest import digest_of
 
 ROOT = Path(__file__).parents[2]
@@ -295,6 +296,79 @@ def test_what_a_killed_build_left_is_swept_and_what_a_living_one_writes_is_not(c
         assert cache.info().stray == 5
         assert cache.prune(10**9).files == 1
         assert (stray.exists(), living.exists()) == (False, True)
+
+
+def keep_base(cache: Cache, tag: str, *contents: bytes, unused_for: float) -> Image:
+    """Have a base in the cache that was made, and used for the last time, so many seconds ago."""
+    base = oci_images.image(Blobs(cache.folder / "elsewhere"), *contents)
+    before = set(cache.bases.paths())
+    write_layout(cache.bases.folder, base, tag)
+    for path in set(cache.bases.paths()) - before:
+        os.utime(path, (time.time() - unused_for,) * 2)
+    return base
+
+
+def bases(cache: Cache) -> list[str | None]:
+    return [held.tag for held in held_images(cache.bases.folder)]
+
+
+def test_bases_count_for_the_limit_and_the_one_used_longest_ago_goes_first(cache: Cache) -> None:
+    old = keep_base(cache, "old", oci_images.noise(1000, 1), unused_for=4000)
+    new = keep_base(cache, "new", oci_images.noise(1000, 2), unused_for=3000)
+    layer = cache.layer(KEY, lambda: made(cache, oci_images.noise(1000)))
+    use_at(cache, layer, time.time() - 2000)
+    info = cache.info()
+    assert (info.bases, info.bases_size) == (2, sum(path.stat().st_size for path in cache.bases.paths()))
+    assert cache.prune(info.size + info.bases_size).files == 0
+    removed = cache.prune(info.size + info.bases_size - 1)
+    assert (removed.files, bases(cache)) == (3, ["new"])
+    assert not cache.bases.path(old.layers[0].digest).exists()
+    assert read_layout(cache.bases.folder, "linux/amd64", "new") == new
+    assert cache.recall(KEY)
+
+
+def test_a_base_in_use_stays_whatever_the_limit(cache: Cache) -> None:
+    base = keep_base(cache, "base", b"content", unused_for=4000)
+    assert cache.bases.has(base.layers[0].digest, base.layers[0].size)  # what each build asks first
+    assert cache.prune(0).files == 0
+    assert bases(cache) == ["base"]
+
+
+def test_what_two_bases_share_stays_with_the_one_in_use(cache: Cache) -> None:
+    keep_base(cache, "old", b"shared", b"old", unused_for=4000)
+    base = keep_base(cache, "new", b"shared", b"new", unused_for=0)
+    cache.prune(0)
+    assert bases(cache) == ["new"]
+    assert all(cache.bases.has(layer.digest, layer.size) for layer in base.layers)
+
+
+def test_what_is_left_of_a_base_that_was_replaced_goes_once_nobody_uses_it(cache: Cache) -> None:
+    keep_base(cache, "base", b"first", unused_for=4000)
+    keep_base(cache, "base", b"second", unused_for=0)
+    keep_base(cache, "base", b"third", unused_for=0)
+    assert len(cache.bases.paths()) == 9
+    assert cache.trim().files == 3
+    assert len(cache.bases.paths()) == 6
+    assert bases(cache) == ["base"]
+
+
+def test_a_flipped_bit_in_a_base_is_found_and_the_base_forgotten(cache: Cache) -> None:
+    base = keep_base(cache, "base", b"content", unused_for=0)
+    keep_base(cache, "other", b"other", unused_for=0)
+    flip(cache.bases.path(base.layers[0].digest), keep_times=True)
+    assert cache.verify() == (base.layers[0].digest,)
+    assert bases(cache) == ["other"]
+
+
+def test_what_a_kill_left_in_the_bases_is_swept_and_no_blob(cache: Cache) -> None:
+    keep_base(cache, "base", b"content", unused_for=0)
+    half = cache.bases.path(digest_of(b"x")).with_name(".trainpack-half")
+    half.write_bytes(b"12345")
+    assert cache.verify() == ()
+    assert (cache.info().stray, half.exists()) == (0, True)
+    os.utime(half, (0, 0))
+    assert cache.info().stray == 5
+    assert (cache.prune(10**9).files, half.exists()) == (1, False)
 
 
 def test_locks_that_nobody_holds_are_swept_without_letting_two_in(cache: Cache) -> None:
