@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -305,7 +307,11 @@ class Buildah(_Tagged):
         self._buildah("push", self.reference, f"docker-daemon:{self.reference}")
 
     def close(self) -> None:
-        """Let go of its storage's mounts, also those of a build that was interrupted."""
+        """Let go of its storage's mounts, also those of a build that was interrupted, and end its step."""
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if MARK.encode() in process.read_bytes():
+                    os.kill(int(process.parent.name), signal.SIGKILL)
         below = self._context.parent
         for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
             place = line.split()[1]
