@@ -243,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
         stop = left if cut is None else min(cut, left)
         while stop:
             chunk = self.rfile.read(min(stop, 1 << 16))
+            if not chunk:  # who sent it was killed
+                raise ConnectionAbortedError
             stop -= len(chunk)
             with self.registry.lock:
                 self.registry.received += len(chunk)
