@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
@@ -271,16 +271,17 @@ def load_spec(folder: Path, allow: Sequence[str] = ()) -> TrainingSpec:
     return spec
 
 
-def check_platforms(platforms: Sequence[str]) -> Sequence[str]:
-    """The platforms of an option, when images are built for all of them.
+def check_platforms(platforms: Iterable[str]) -> tuple[str, ...]:
+    """The platforms of an option, each once, when images are built for all of them.
 
     Raises:
         UsageError: They are not.
     """
-    for platform in platforms:
+    wanted = tuple(dict.fromkeys(platforms))
+    for platform in wanted:
         if platform not in PLATFORMS:
             raise UsageError(f"{platform!r}, expected {' or '.join(PLATFORMS)}", place="--platform")
-    return platforms
+    return wanted
 
 
 def parse_spec(text: str, allow: Sequence[str] = ()) -> TrainingSpec:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from builder.bases.catalogue import REPOSITORY
 from builder.errors import (
+    EngineError,
+    EngineUnavailableError,
     ImageFormatError,
     ImageNotFoundError,
     RegistryUnavailableError,
@@ -151,6 +153,11 @@ def _told(place: Place) -> Iterator[None]:
         raise
     except RegistryUnavailableError as error:
         error.remedy = f"{error.remedy}; a base that is named by its digest is asked for once"
+        raise
+    except EngineUnavailableError:
+        raise
+    except EngineError as error:
+        error.remedy = f"{remedy}; `docker pull` fetches an image that a registry has"
         raise
     except TrainpackError as error:
         error.remedy = error.remedy or remedy

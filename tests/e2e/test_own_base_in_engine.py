@@ -147,4 +147,5 @@ def test_a_base_that_the_engine_does_not_have_is_told(project: Path, registry: s
     ended = trainpack(project, "build")
     assert ended.code == 1
     assert "error: no/such-base:1: the engine has no such image" in ended.stderr
+    assert "see `base` and `platform` in [image]" in ended.stderr
     shutil.rmtree(project / ".trainpack")

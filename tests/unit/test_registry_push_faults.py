@@ -112,7 +112,7 @@ def test_layers_of_a_base_in_the_same_registry_are_mounted_and_never_opened(
     assert (done.mounted, done.uploaded) == (2, 2)
     assert has(registry, ours)
     assert registry.count("GET", "blobs/sha256") == 1  # the base's config
-    assert Cache(tmp_path / "cache").info().blobs == 1
+    assert Cache(tmp_path / "cache").info().blobs == 2  # the same, and the manifest
 
 
 def test_the_layers_of_a_base_in_another_registry_pass_through_and_nothing_is_mounted(
@@ -414,7 +414,7 @@ def test_a_base_without_a_layer_and_one_for_another_platform_are_clear_errors(
     push(image, target(registry))
     del registry.blobs["team/app"][image.layers[0].digest]
     pulled = RegistryClient(target(registry)).image(Cache(tmp_path / "cache"))
-    with pytest.raises(RegistryError, match="404"), pulled.layers[0].open():
+    with pytest.raises(RegistryError, match=image.layers[0].digest), pulled.layers[0].open():
         pass
     with pytest.raises(RegistryError, match="not for linux/arm64, only for linux/amd64"):
         RegistryClient(target(registry), "linux/arm64").image(Cache(tmp_path / "cache"))
