@@ -21,7 +21,7 @@ from builder.credentials import (
     make_credentials,
     save_credentials,
 )
-from builder.errors import StoreError, UsageError
+from builder.errors import StoreError, TrainpackError, UsageError
 
 TOKEN = "s3cr3t-0123456789"
 ORGANIZATION = "1bbebafd-4bdc-481d-a479-b4526952c7c6"
@@ -163,7 +163,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     before = stored.read_text()
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(TrainpackError, match="No space left on device"):
         save_credentials(make_credentials({"token": "new"}, "the test"), environ)
     assert stored.read_text() == before
     assert list(stored.parent.iterdir()) == [stored]

@@ -430,7 +430,7 @@ def test_both_locks_are_written_or_none(project: Project, monkeypatch: pytest.Mo
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(TrainpackError, match="No space"):
         project.write()
     assert len(synced) == 2
     assert tree(project.folder) == before

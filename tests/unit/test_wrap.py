@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny_index import tree
 
-from builder.errors import SpecError, UsageError
+from builder.errors import SpecError, TrainpackError, UsageError
 from builder.scan.distributions import distribution_of
 from builder.spec import FILE, TrainingSpec, load_spec
 from builder.wrap import REQUIREMENTS, Wrapping, wrap_script
@@ -269,7 +269,7 @@ def test_both_files_are_written_or_none(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match="cannot be written: No space"):
+    with pytest.raises(TrainpackError, match="No space"):
         wrap_script(script, name=None, force=False)
     assert len(synced) == failing
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
