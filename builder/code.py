@@ -19,8 +19,8 @@ from builder.spec import FILE, TrainingSpec, own_base
 NEVER = (
     ".git .hg .svn .env .env.* !.env.example *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id_ecdsa* id_ed25519* "
     ".netrc .pypirc .npmrc .ssh/ .aws/ .azure/ .kube/ .docker/ .gnupg/ .trainpack/ .trainpack-* pylock.toml "
-    "pylock.*.toml __pycache__/ *.py[co] .venv/ .mypy_cache/ .pytest_cache/ .ruff_cache/ .ipynb_checkpoints/ *.egg-info/ "
-    ".tox/ .nox/ .idea/ .vscode/ .DS_Store node_modules/"
+    "pylock.*.toml __pycache__/ *.py[co] .venv/ .mypy_cache/ .pytest_cache/ .ruff_cache/ .ipynb_checkpoints/ "
+    "*.egg-info/ .tox/ .nox/ .idea/ .vscode/ .DS_Store node_modules/"
 ).split()
 IGNORE_FILES = (".gitignore", ".dockerignore")
 
