@@ -21,8 +21,13 @@ FILE = ".trainpack/unchanged.json"
 # Whose modification may fall into the same tick of the file system's clock as the look that was taken at it.
 _TICK_NS = 20_000_000
 # What decides an image, or where things are, beside files.
-_VARIABLES = ("PATH", "HOME", "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "CI", "PYTHONPATH")
-_PREFIXES = ("TRAINPACK_", "DOCKER_", "GIT_")
+_VARIABLES = (
+    *("PATH", "HOME", "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "CI", "PYTHONPATH"),
+    # Not all that begin like this: DOCKER_AUTH_CONFIG holds passwords, and what is compared is written down.
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_CEILING_DIRECTORIES"),
+)
+_PREFIX = "TRAINPACK_"
 
 Status = list[int] | None
 
@@ -93,9 +98,7 @@ def status(path: str) -> Status:
 def surroundings(arguments: Sequence[str]) -> list[object]:
     """Everything beside files that decides what a build does."""
     variables = sorted(
-        [name, value]
-        for name, value in os.environ.items()
-        if name in _VARIABLES or name.startswith(_PREFIXES)
+        [name, value] for name, value in os.environ.items() if name in _VARIABLES or name.startswith(_PREFIX)
     )
     return [sys.version, os.getcwd(), list(arguments), variables]  # noqa: PTH109
 

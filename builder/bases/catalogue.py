@@ -29,7 +29,7 @@ DOCUMENTATION = (
 # Where they are missing, a build step makes and removes them, which leaves the day's time on their folder.
 MOUNT_POINTS = ("etc/hosts", "etc/resolv.conf")
 # Raised when the same packages become other files than before.
-UNPACKING = 1
+UNPACKING = 2
 
 
 class BaseEntry(Record):

@@ -223,3 +223,13 @@ def test_it_imports_next_to_nothing() -> None:
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )
     assert {"pathlib", "typing", "dataclasses", "typer", "pydantic"}.isdisjoint(done.stdout.split())
+
+
+def test_no_password_of_the_environment_is_written_down(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DOCKER_AUTH_CONFIG", "GIT_HTTP_EXTRAHEADER", "PICSELLIA_API_TOKEN", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "tell-nobody")
+    build(project)
+    assert unchanged.told_before(ARGUMENTS) is not None
+    assert "tell-nobody" not in (project / unchanged.FILE).read_text(encoding="utf-8")
