@@ -5,8 +5,8 @@ FROM python:3.11-slim-bookworm AS os
 # packages
 # hadolint ignore=DL3008
 RUN --mount=type=secret,id=apt-sources --mount=type=secret,id=apt-options --mount=type=secret,id=ca \
-    set -- \
-    && if [ -s /run/secrets/ca ]; then set -- -o Acquire::https::CAInfo=/run/secrets/ca; fi \
+    set -- -o Acquire::Retries=3 \
+    && if [ -s /run/secrets/ca ]; then set -- "$@" -o Acquire::https::CAInfo=/run/secrets/ca; fi \
     && if [ -s /run/secrets/apt-options ]; then set -- "$@" -c /run/secrets/apt-options; fi \
     && if [ -s /run/secrets/apt-sources ]; then \
         set -- "$@" -o Dir::Etc::SourceList=/run/secrets/apt-sources -o Dir::Etc::SourceParts=-; \
