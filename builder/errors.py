@@ -30,8 +30,6 @@ class TrainpackError(Exception):
         self.place = place
         self.remedy = remedy
         self.details = details
-        if details:
-            self.add_note("\n".join(details))  # where a traceback is shown after all, as in tests
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
