@@ -78,6 +78,15 @@ def picture(path: Path, width: int = 8, height: int = 6) -> Path:
     return write(path, content.getvalue())
 
 
+def checkpoints(below: Path) -> Path:
+    """A folder with files on every level, and an empty one."""
+    folder = below / "checkpoints"
+    for name in ("top.txt", "a/one", "a/b/two", "a/b/c/three", "a/b/c/d/four"):
+        write(folder / name, name.encode())
+    (folder / "empty").mkdir()
+    return folder
+
+
 def street(below: Path) -> Path:
     """Two images, one of them twice by its file name, and boxes."""
     folder = below / "street"

@@ -162,12 +162,6 @@ def cli(capsys: pytest.CaptureFixture[str], unpushed: Project) -> Cli:
 
 
 @pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
-
-
-@pytest.fixture
 def on_platform(platform: Standin, monkeypatch: pytest.MonkeyPatch) -> PicselliaStore:
     """The platform's store, which the command line opens too, without long pauses between its tries."""
     credentials = make_credentials({"token": platform.token, "host": platform.url}, "the test")

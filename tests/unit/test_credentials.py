@@ -6,7 +6,6 @@ import io
 import json
 import stat
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,6 @@ def stored(environ: dict[str, str]) -> Path:
     """The file of `login`, with a token for https://example.com."""
     made = make_credentials({"token": TOKEN, "host": "https://example.com"}, "the test")
     return save_credentials(made, environ)
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture

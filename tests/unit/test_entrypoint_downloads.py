@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,6 @@ SHOW = """
     print(json.dumps({str(path.relative_to(inputs)): path.stat().st_size for path in names}))
 """
 BOX = {"rectangles": [{"label": "car", "x": 1, "y": 2, "w": 3, "h": 4}]}
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture

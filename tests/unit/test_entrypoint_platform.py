@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from trainpack_entrypoint.schema import Parameter
 EPOCHS = Parameter("epochs", type="int", default=10)
 SIZE = Parameter("image_size", type="int", default=64)
 IMPATIENT = {"TRAINPACK_SAVE_TIMEOUT": "0.3"}
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,6 @@ text = "".join(json.dumps(line) + "\\n" for line in lines)
 (Path(os.environ["TRAINPACK_OUTPUTS"]) / "metrics.jsonl").write_text(text)
 """
 WAIT = "print('ready', flush=True); input()\n"
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture

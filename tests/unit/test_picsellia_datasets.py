@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,6 @@ from picsellia_store import BOXES, DATASET, connect, picture, tree
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import DatasetFields
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from picsellia_standin import Standin
-from picsellia_store import DATASET, EXPERIMENT, IMAGE, V2, VERSION, base, connect, tree, write
+from picsellia_store import DATASET, EXPERIMENT, IMAGE, V2, VERSION, base, checkpoints, connect, tree, write
 
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import ExperimentFields, Log, Source, VersionFields
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture
@@ -29,10 +23,7 @@ def store(platform: Standin) -> PicselliaStore:
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Path:
-    for name in ("top.txt", "a/one", "a/b/two", "a/b/c/three", "a/b/c/d/four"):
-        write(tmp_path / "checkpoints" / name, name.encode())
-    (tmp_path / "checkpoints" / "empty").mkdir()
-    return tmp_path / "checkpoints"
+    return checkpoints(tmp_path)
 
 
 def test_an_experiment_receives_what_its_base_has(store: PicselliaStore, platform: Standin) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import traceback
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from picsellia_standin import Standin, Version
 from picsellia_standin.routes import page
-from picsellia_store import FIELDS, VERSION, connect, secrets_in, tree, write
+from picsellia_store import FIELDS, VERSION, checkpoints, connect, secrets_in, tree, write
 from trainpack_entrypoint.platform import packing
 
 from builder.errors import NotFoundError, StoreError, UsageError
@@ -26,22 +26,13 @@ from builder.models.store import ModelStore
 
 
 @pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
-
-
-@pytest.fixture
 def store(platform: Standin) -> PicselliaStore:
     return connect(platform)
 
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Path:
-    for name in ("top.txt", "a/one", "a/b/two", "a/b/c/three", "a/b/c/d/four"):
-        write(tmp_path / "checkpoints" / name, name.encode())
-    (tmp_path / "checkpoints" / "empty").mkdir()
-    return tmp_path / "checkpoints"
+    return checkpoints(tmp_path)
 
 
 def test_a_store_of_the_platform_is_a_model_store(store: PicselliaStore) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ FIELDS = VersionFields(
     image=IMAGE,
 )
 IMPATIENT = Patience(tries=3, pause=0.001)
-
-
-@pytest.fixture
-def platform() -> Iterator[Standin]:
-    with Standin() as standin:
-        yield standin
 
 
 @pytest.fixture
