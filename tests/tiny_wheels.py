@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from builder.plan import Distribution
 
 STORED, DEFLATED = 0, 8
 REGULAR = 0o100644
@@ -95,6 +98,19 @@ def write(folder: Path, members: Iterable[Part], name: str = "demo", *, prefix: 
     path = folder / f"{name}-1.0-py3-none-any.whl"
     path.write_bytes(zip_bytes(list(members), prefix=prefix))
     return path
+
+
+def locked(wheel: Path, name: str = "demo") -> Distribution:
+    """A wheel as a lock names it."""
+    content = wheel.read_bytes()
+    return Distribution(
+        name=name,
+        version="1.0",
+        filename=wheel.name,
+        url=wheel.as_uri(),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 def with_part(members: Sequence[Part], path: str, **changes: object) -> list[Part]:

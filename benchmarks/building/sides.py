@@ -18,12 +18,13 @@ from builder.builders.dockerfile import render_dockerfile
 from builder.certificates import ca_bundle
 from builder.engine import buildkit_cli
 from builder.oci.cache import open_cache
+from builder.oci.tar import source_epoch
 from builder.package_index import index_settings, uv_arguments, uv_environment
 from builder.plan import TOOLS, VENV, BuildPlan
 from builder.tools import cache_folder, host_uv
 from builder.wheels.bytecode import find_interpreter
-from builder.wheels.compiled import bytecode_key
 from builder.wheels.environment import Environment
+from builder.wheels.packed import packed_key
 from building.projects import TRAINPACK, Project, edit_line
 from building.services import MARK
 
@@ -121,12 +122,13 @@ class Trainpack:
     def _packages(self, *, compiled: bool) -> Iterator[str]:
         """The names of the cache's files that are kept of a package, not of an image."""
         plan, cache = self._project.plan, open_cache()
-        interpreter = find_interpreter(plan.python, plan.base.reference)
+        interpreter = find_interpreter(plan.python, plan.base.reference) if plan.bytecode else None
+        epoch = source_epoch(os.environ)
         for prefix, wheels in ((VENV, (*plan.heavy, *plan.light)), (TOOLS, plan.tools)):
             for wheel in wheels:
                 yield wheel.sha256
-                if compiled and interpreter:
-                    key = bytecode_key(wheel, Environment(prefix, plan.python), interpreter)
+                if compiled:
+                    key = packed_key(wheel, Environment(prefix, plan.python), interpreter, epoch)
                     if layer := cache.recall(key):
                         yield from (key, layer.digest.removeprefix("sha256:"))
 

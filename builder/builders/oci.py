@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from builder.bases import base_image
@@ -10,7 +11,7 @@ from builder.builders.contents import entrypoint_files, environments
 from builder.code_layer import code_layer
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
-from builder.oci.image import Addendum, Changes, Image, append
+from builder.oci.image import Addendum, Changes, Image, Layer, append
 from builder.oci.layer import write_layer
 from builder.plan import (
     ENTRYPOINT,
@@ -29,6 +30,7 @@ from builder.wheels.environment import Environment
 from builder.wheels.layers import Group, Settings, group_wheels, wheel_layers
 
 Say = Callable[[str], None]
+Ready = Callable[[Sequence[Layer]], None]
 
 
 class OciBuilder:
@@ -38,12 +40,16 @@ class OciBuilder:
         cache: Where wheels, layers and images are kept.
         environ: Where index, CA and proxy settings, and SOURCE_DATE_EPOCH, come from.
         say: Is told each line of progress.
+        ready: Is given the base's layers, and those that take their time to make, as soon as they are there.
     """
 
-    def __init__(self, cache: Cache, environ: Mapping[str, str], say: Say) -> None:
+    def __init__(
+        self, cache: Cache, environ: Mapping[str, str], say: Say, ready: Ready = lambda _: None
+    ) -> None:
         self._cache = cache
         self._environ = environ
         self._say = say
+        self._ready = ready
         self._epoch = tar.source_epoch(environ)
 
     def build(self, plan: BuildPlan, folder: Path) -> BuiltImage:
@@ -59,14 +65,18 @@ class OciBuilder:
 
     def image(self, plan: BuildPlan, folder: Path) -> Image:
         """The plan's image as a value, its layers in the cache; and the errors of `build`."""
+        base = base_image(plan.base)
+        self._ready(base.layers)
         built = built_wheels(plan, folder, self._cache, self._environ, self._say)
         interpreter = self._interpreter(plan)
-        additions = [
-            *self._wheels(plan, built, interpreter),
-            self._entrypoint(plan, interpreter),
-            self._code(plan, folder),
-        ]
-        return append(base_image(plan.base), additions, changes(plan), self._epoch)
+        with ThreadPoolExecutor(1, "entrypoint") as pool:
+            entrypoint = pool.submit(self._entrypoint, plan, interpreter)
+            additions = [
+                *self._wheels(plan, built, interpreter),
+                entrypoint.result(),
+                self._code(plan, folder),
+            ]
+        return append(base, additions, changes(plan), self._epoch)
 
     def _interpreter(self, plan: BuildPlan) -> Interpreter | None:
         if not plan.bytecode:
@@ -95,7 +105,7 @@ class OciBuilder:
             Group("the entrypoint's wheels", tools, Environment(TOOLS, plan.python)),
             *group_wheels((), light, venv),
         ]
-        settings = Settings(interpreter, self._epoch, self._environ, self._say)
+        settings = Settings(interpreter, self._epoch, self._environ, self._say, self._ready)
         layers = wheel_layers(groups, self._cache, settings)
         return [Addendum(layer, group.title) for layer, group in zip(layers, groups, strict=True)]
 
@@ -111,7 +121,7 @@ class OciBuilder:
             if not interpreter:
                 return files
             made = compile_files(paths, lambda place: paths[place].read_bytes(), plan.python, interpreter)
-            return files + [tar.file(place, content) for place, content in made]
+            return files + [tar.file(each.path, each.content) for each in made]
 
         compiled = interpreter.identity if interpreter else None
         key = ["entrypoint", plan.entrypoint_hash, plan.python, plan.base.source, compiled]

@@ -156,6 +156,13 @@ def open_wheel(path: Path, filename: str) -> Iterator[WheelArchive]:
         raise WheelError(f"cannot be read as a zip: {error}", place=filename) from None
 
 
+@contextmanager
+def reopen_wheel(path: Path, filename: str) -> Iterator[WheelArchive]:
+    """Open a wheel whose directory was looked at before, to read members that are known of it."""
+    with path.open("rb", buffering=0) as file:
+        yield WheelArchive(filename, file.fileno(), ())
+
+
 def _members(infos: Sequence[zipfile.ZipInfo], end: int, filename: str) -> tuple[Member, ...]:
     _check_places(infos, end, filename)
     members: dict[str, Member] = {}

@@ -51,6 +51,15 @@ class Interpreter:
     command: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Bytecode:
+    """What a source was compiled to, and where that goes."""
+
+    source: str
+    path: str
+    content: bytes
+
+
 def find_interpreter(python: str, base: str) -> Interpreter | None:
     """What compiles for the image: this machine's interpreter of its minor version, else the base's own.
 
@@ -94,7 +103,7 @@ def _asked(command: tuple[str, ...], python: str) -> Interpreter | None:
 
 def compile_files(
     names: Iterable[str], read: Callable[[str], bytes], python: str, interpreter: Interpreter
-) -> list[tuple[str, bytes]]:
+) -> list[Bytecode]:
     """As `compile_with`, in processes of its own."""
     with ThreadPoolExecutor(os.cpu_count(), "compile") as pool:
         return list(compile_with(pool, names, read, python, interpreter))
@@ -102,8 +111,8 @@ def compile_files(
 
 def compile_with(
     pool: Executor, names: Iterable[str], read: Callable[[str], bytes], python: str, interpreter: Interpreter
-) -> Iterator[tuple[str, bytes]]:
-    """The byte code of some files, and where it goes, beside them; none for what is not valid Python.
+) -> Iterator[Bytecode]:
+    """The byte code of some files, in the order of their names; none for what is not valid Python.
 
     Args:
         pool: Waits for the processes that compile, several at once.
@@ -139,10 +148,10 @@ def _shares(names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[list
         yield share
 
 
-def _placed(names: Sequence[str], made: Future[list[bytes]], python: str) -> Iterator[tuple[str, bytes]]:
+def _placed(names: Sequence[str], made: Future[list[bytes]], python: str) -> Iterator[Bytecode]:
     for name, content in zip(names, made.result(), strict=True):
         if content:
-            yield _cached(name, python), content
+            yield Bytecode(name, _cached(name, python), content)
 
 
 def _compiled(sources: Sequence[tuple[str, bytes]], interpreter: Interpreter) -> list[bytes]:

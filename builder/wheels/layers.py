@@ -12,7 +12,7 @@ from builder.wheels.bytecode import Interpreter
 from builder.wheels.environment import Environment
 
 # Raised when the same wheels become other bytes than before.
-FORMAT = 3
+FORMAT = 4
 # Engines refuse images of more than 127 layers; a base may bring some, and an image be a base itself.
 MOST_HEAVY_LAYERS = 60
 
@@ -53,12 +53,14 @@ class Settings:
         interpreter: Compiles the byte code; None leaves it out.
         environ: Where index, CA and proxy settings come from.
         say: Is told what was brought and made.
+        ready: Is given each layer that was made, as soon as it is there.
     """
 
     interpreter: Interpreter | None
     epoch: int
     environ: Mapping[str, str]
     say: Callable[[str], None]
+    ready: Callable[[Sequence[Layer]], None] = lambda _: None
 
     def key(self, group: Group) -> str:
         """What decides a layer's bytes: all but where the wheels come from."""

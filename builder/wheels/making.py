@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.oci.cache import Cache
 from builder.oci.image import Layer
 from builder.plan import Distribution
-from builder.wheels.archive import open_wheel
-from builder.wheels.bytecode import compile_with
-from builder.wheels.compiled import Compiled, bytecode_key, keep
+from builder.wheels.archive import WheelArchive, open_wheel, reopen_wheel
+from builder.wheels.bytecode import Bytecode, compile_with
 from builder.wheels.download import Downloads
-from builder.wheels.install import lay_out
+from builder.wheels.environment import Environment
 from builder.wheels.layers import Group, Settings
-from builder.wheels.transmux import Source, write_wheels
+from builder.wheels.packed import Packed, pack, packed_key
+from builder.wheels.transmux import write_wheels
+
+if TYPE_CHECKING:
+    from builder.wheels.install import Installed
 
 DOWNLOADS_AT_ONCE = 8
 
@@ -44,13 +48,19 @@ def make_layers(groups: Sequence[Group], cache: Cache, settings: Settings) -> di
         ordered = sorted(wheels.values(), key=lambda wheel: -(wheel.size or 0))
         files = {wheel.sha256: fetching.submit(downloads.fetch, wheel) for wheel in ordered}
         work = _Work(cache, settings, files, compiling)
-        layers = [making.submit(work.layer, group) for group in groups]
+        # What takes longest first, so that nothing is waited for alone at the end.
+        largest_first = sorted(groups, key=_size, reverse=True)
+        layers = {group: making.submit(work.layer, group) for group in largest_first}
         try:
-            return {group: layer.result() for group, layer in zip(groups, layers, strict=True)}
+            return {group: layer.result() for group, layer in layers.items()}
         except BaseException:
             for pool in reversed(pools):
                 pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _size(group: Group) -> int:
+    return sum(wheel.size or 0 for wheel in group.wheels)
 
 
 @dataclass(frozen=True)
@@ -65,29 +75,57 @@ class _Work:
     def layer(self, group: Group) -> Layer:
         layer = self.cache.layer(self.settings.key(group), lambda: self._written(group))
         self.settings.say(f"layer {group.title} ({layer.size / 1e6:.1f} MB)")
+        self.settings.ready([layer])
         return layer
 
     def _written(self, group: Group) -> Layer:
+        ordered = sorted(group.wheels, key=lambda wheel: wheel.name)
         with ExitStack() as stack:
-            ordered = sorted(group.wheels, key=lambda wheel: wheel.name)
-            sources = [self._source(stack, wheel, group) for wheel in ordered]
-            return write_wheels(sources, self.cache.blobs, self.settings.epoch)
+            wheels = [self._packed(stack, wheel, group.environment) for wheel in ordered]
+            later = set[str]()
+            for place, wheel in reversed(list(enumerate(ordered))):
+                # Of two wheels with the same file, the later one's is there, as if installed one by one.
+                if shadowed := later.intersection(wheels[place].paths):
+                    wheels[place] = self._packed(stack, wheel, group.environment, shadowed)
+                later.update(wheels[place].paths)
+            return write_wheels(wheels, self.cache.blobs, self.settings.epoch)
 
-    def _source(self, stack: ExitStack, wheel: Distribution, group: Group) -> Source:
-        path = self.files[wheel.sha256].result()
-        archive = stack.enter_context(open_wheel(path, wheel.filename))
-        installed = lay_out(archive, group.environment)
-        interpreter, python = self.settings.interpreter, group.environment.python
-        if not interpreter:
-            return Source(archive, installed)
+    def _packed(
+        self,
+        stack: ExitStack,
+        wheel: Distribution,
+        environment: Environment,
+        without: Set[str] = frozenset(),
+    ) -> Packed:
+        settings = self.settings
+        key = packed_key(wheel, environment, settings.interpreter, settings.epoch, without)
+        kept = self.cache.layer(key, lambda: self._pack(wheel, environment, without))
+        archive = stack.enter_context(reopen_wheel(self._path(wheel), wheel.filename))
+        return Packed(stack.enter_context(kept.open()), archive)
+
+    def _pack(self, wheel: Distribution, environment: Environment, without: Set[str]) -> Layer:
+        from builder.wheels.install import lay_out  # noqa: PLC0415  (what is packed already does without)
+
+        with open_wheel(self._path(wheel), wheel.filename) as archive:
+            installed = lay_out(archive, environment)
+            made = self._compiled(archive, installed, environment.python)
+            return pack(archive, installed, made, self.cache.blobs, self.settings.epoch, without)
+
+    def _compiled(self, archive: WheelArchive, installed: Installed, python: str) -> Iterator[Bytecode]:
+        if not self.settings.interpreter:
+            return iter(())
         sources = {
             place: member
             for place, member in installed.members.items()
             if place.endswith(".py") and "/site-packages/" in place
         }
-        made = compile_with(
-            self.compiling, sources, lambda place: archive.read(sources[place]), python, interpreter
+        return compile_with(
+            self.compiling,
+            sources,
+            lambda place: archive.read(sources[place]),
+            python,
+            self.settings.interpreter,
         )
-        key = bytecode_key(wheel, group.environment, interpreter)
-        kept = self.cache.layer(key, lambda: keep(made, self.cache.blobs))
-        return Source(archive, installed, Compiled(stack.enter_context(kept.open())))
+
+    def _path(self, wheel: Distribution) -> Path:
+        return self.files[wheel.sha256].result()

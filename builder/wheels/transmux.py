@@ -1,78 +1,49 @@
-"""Wheels into one layer by transmuxing: a wheel's deflate streams become members of the layer's gzip.
-
-A gzip file may have many members, one after another, that unpack to one stream (RFC 1952, section 2.2). Each
-larger file's stream is wrapped as it is; what lies between them is compressed as one: tar headers, byte code,
-and small files, which are cheaper beside each other than each alone.
-"""
+"""Packed wheels into one layer: a wheel's deflate streams become members of the layer's gzip."""
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import tarfile
-import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
-from zlib_ng import zlib_ng
-
+from builder.errors import LayerError
 from builder.oci import tar
 from builder.oci.blobs import Blobs, BlobWriter
 from builder.oci.image import Layer
-from builder.oci.layer import GZIP_HEADER, LEVEL, kept_layer
-from builder.wheels.archive import Member, WheelArchive
-from builder.wheels.compiled import Compiled
-from builder.wheels.install import Installed
-
-_BLOCK = 1 << 20
-# Packed on their own, the small files of the wheels at hand took a hundredth more of the image.
-_SMALL = 16 << 10
+from builder.oci.layer import kept_layer
+from builder.wheels.archive import Piece
+from builder.wheels.packed import Packed, gzip_member
 
 
-@dataclass(frozen=True)
-class Source:
-    """An open wheel and where its files go, with the byte code that was compiled for them."""
-
-    archive: WheelArchive
-    installed: Installed
-    bytecode: Compiled | None = None
-
-
-def write_wheels(sources: Iterable[Source], blobs: Blobs, epoch: int) -> Layer:
-    """Write the layer of some wheels. Where two bring the same file, the later one's is there.
+def write_wheels(wheels: Sequence[Packed], blobs: Blobs, epoch: int) -> Layer:
+    """Write the layer of some wheels that have no path in common: all their folders, then wheel by wheel.
 
     Raises:
         WheelError: A file's bytes are not those that its wheel's directory says.
-        LayerError: A path cannot go into a layer.
+        LayerError: A file of one lies where another one has a folder.
     """
-    entries: dict[str, tar.Entry] = {}
-    owners: dict[str, Source] = {}
-    for source in sources:
-        for entry in (*source.installed.entries, *(source.bytecode.entries if source.bytecode else ())):
-            entries[entry.path], owners[entry.path] = entry, source
+    folders = b"".join(tar.header(folder, epoch) for folder in _folders(wheels))
     with blobs.writer() as writer:
         stream = _Stream(writer)
-        for entry in tar.arrange(entries.values()):
-            stream.write(tar.header(entry, epoch))
-            if entry.kind == "file":
-                _write_content(stream, entry, owners[entry.path])
-                stream.write(bytes(-entry.size % tarfile.BLOCKSIZE))
-        stream.write(tar.END)
-        stream.flush()
+        stream.write(Piece(gzip_member(folders), folders))
+        for piece in chain.from_iterable(wheel.pieces() for wheel in wheels):
+            stream.write(piece)
+        stream.write(Piece(gzip_member(tar.END), tar.END))
     return kept_layer(blobs, writer.digest, f"sha256:{stream.tar.hexdigest()}", writer.size, stream.size)
 
 
-def _write_content(stream: _Stream, entry: tar.Entry, owner: Source) -> None:
-    if member := owner.installed.members.get(entry.path):
-        stream.write_member(owner.archive, member)
-    elif owner.bytecode and entry.path in owner.bytecode:
-        stream.write(owner.bytecode.read(entry))
-    elif isinstance(entry.content, bytes):
-        stream.write(entry.content)
+def _folders(wheels: Iterable[Packed]) -> list[tar.Entry]:
+    files = {path for wheel in wheels for path in wheel.paths}
+    parents = {path.rpartition("/")[0] for path in files}
+    arranged = tar.arrange(tar.folder(path) for path in parents)
+    for entry in arranged:
+        if entry.path in files:
+            raise LayerError("a file of one wheel, and a folder of another", place=entry.path)
+    return arranged
 
 
 class _Stream:
-    """A tar on its way into a gzip of many members.
+    """A tar on its way into a gzip.
 
     Attributes:
         tar, size: Over the bytes of the tar.
@@ -82,43 +53,8 @@ class _Stream:
         self.tar = hashlib.sha256()
         self.size = 0
         self._out = out
-        self._pending = bytearray()
 
-    def write(self, content: bytes) -> None:
-        """Bytes that are compressed here."""
-        self._pending += content
-        if len(self._pending) >= _BLOCK:
-            self.flush()
-
-    def write_member(self, archive: WheelArchive, member: Member) -> None:
-        """A file of a wheel; its compressed bytes go through as they are."""
-        if not member.is_deflated or member.size < _SMALL:
-            for piece in archive.pieces(member):
-                self.write(piece.raw)
-            return
-        self.flush()
-        self._out.write(GZIP_HEADER)
-        for piece in archive.pieces(member):
-            self._count(piece.raw)
-            self._out.write(piece.packed)
-        self._out.write(_trailer(member.crc, member.size))
-
-    def flush(self) -> None:
-        """Compress what is pending, as a member of its own."""
-        content = bytes(self._pending)
-        self._pending.clear()
-        self._count(content)
-        self._out.write(GZIP_HEADER + _deflated(content) + _trailer(zlib_ng.crc32(content), len(content)))
-
-    def _count(self, content: bytes) -> None:
-        self.tar.update(content)
-        self.size += len(content)
-
-
-def _deflated(content: bytes) -> bytes:
-    deflate = zlib_ng.compressobj(LEVEL, zlib_ng.DEFLATED, -zlib.MAX_WBITS)
-    return bytes(deflate.compress(content) + deflate.flush())
-
-
-def _trailer(crc: int, size: int) -> bytes:
-    return struct.pack("<II", crc, size & 0xFFFFFFFF)
+    def write(self, piece: Piece) -> None:
+        self.tar.update(piece.raw)
+        self.size += len(piece.raw)
+        self._out.write(piece.packed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import importlib.util
 import io
 import marshal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from plans import distribution
-from tiny_wheels import parts, write
+from tiny_wheels import locked, parts, write
 
 from builder.errors import TrainpackError, WheelError
 from builder.oci import tar
@@ -33,18 +32,6 @@ SOURCES = {
     "opt/a/x.py": b"def f():\n    return {'a', 'b', 'c'} | {1.5}\n",
     "opt/a/y.py": b"Y = 'x' in {'x', 'y'}\n",
 }
-
-
-def locked(wheel: Path, name: str = "demo") -> Distribution:
-    content = wheel.read_bytes()
-    return Distribution(
-        name=name,
-        version="1.0",
-        filename=wheel.name,
-        url=wheel.as_uri(),
-        size=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
 
 
 def layers_of(cache: Cache, groups: list[Group], interpreter: Interpreter | None = HOST) -> list[Layer]:
@@ -176,7 +163,7 @@ def test_without_an_interpreter_there_is_no_byte_code(
 
 def compiled(sources: dict[str, bytes]) -> dict[str, bytes]:
     assert HOST is not None
-    return dict(compile_files(sources, sources.__getitem__, PYTHON, HOST))
+    return {made.path: made.content for made in compile_files(sources, sources.__getitem__, PYTHON, HOST)}
 
 
 def test_byte_code_depends_on_its_sources_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

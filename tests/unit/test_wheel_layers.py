@@ -9,35 +9,41 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_wheels import STORED, Part, deflated, parts, with_part, write, zip_bytes
+from tiny_wheels import STORED, Part, deflated, locked, parts, with_part, write, zip_bytes
 
-from builder.errors import TrainpackError, WheelError
+from builder.errors import LayerError, TrainpackError, WheelError
 from builder.oci import tar
-from builder.oci.blobs import Blobs
+from builder.oci.cache import Cache
 from builder.oci.image import Layer
 from builder.tools import host_uv
-from builder.wheels.archive import open_wheel
 from builder.wheels.environment import Environment
-from builder.wheels.install import lay_out
-from builder.wheels.transmux import Source, write_wheels
+from builder.wheels.layers import Group, Settings, wheel_layers
 
 VENV = Environment("/opt/venv", "3.11")
+SETTINGS = Settings(None, tar.EPOCH, {}, lambda _: None)
 SITE = "opt/venv/lib/python3.11/site-packages"
 FILES = {"demo/__init__.py": b"VALUE = 1\n" * 40, "demo/data.bin": bytes(range(256)) * 100}
 
 
+def cache_of(folder: Path) -> Cache:
+    return Cache(folder / "cache")
+
+
 def layer_of(folder: Path, *wheels: Path, environment: Environment = VENV) -> Layer:
-    with ExitStack() as stack:
-        archives = [stack.enter_context(open_wheel(wheel, wheel.name)) for wheel in wheels]
-        sources = [Source(archive, lay_out(archive, environment)) for archive in archives]
-        return write_wheels(sources, Blobs(folder / "blobs"), tar.EPOCH)
+    (layer,) = wheel_layers([group_of(wheels, environment)], cache_of(folder), SETTINGS)
+    return layer
+
+
+def group_of(wheels: Sequence[Path], environment: Environment = VENV) -> Group:
+    named = (locked(wheel, wheel.name.partition("-")[0]) for wheel in wheels)
+    return Group("demo", tuple(named), environment)
 
 
 def unpacked(layer: Layer) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
@@ -58,8 +64,8 @@ def contents(layer: Layer) -> dict[str, bytes]:
 def test_the_bytes_of_a_layer_are_the_same_everywhere(tmp_path: Path) -> None:
     wheel = write(tmp_path, parts(FILES, scripts="[console_scripts]\ndemo = demo:main\n"))
     layer = layer_of(tmp_path, wheel)
-    assert layer.diff_id == "sha256:8eb776580cfaaee017fb1e9c9e065bc615540df07595d4e488ceb25c0633cf1f"
-    assert layer.digest == "sha256:635810f8268be01dd37ff93b06d767934669ae610cec72270c98cd693fae9bd0"
+    assert layer.diff_id == "sha256:f9ed0656a7018440e8eb5a3bdb7d023cd7123f1d5e2d3d0e4c8dd902aa11f0db"
+    assert layer.digest == "sha256:246792ffcfc74abf2119c4fed2ac354bfbb2d45be30c0eed8da38f016c246c0e"
 
 
 def test_files_are_owned_by_root_readable_by_all_and_of_one_moment(tmp_path: Path) -> None:
@@ -70,7 +76,9 @@ def test_files_are_owned_by_root_readable_by_all_and_of_one_moment(tmp_path: Pat
     assert {(info.uid, info.gid, info.uname, info.mtime) for info, _ in found.values()} == {
         (0, 0, "", tar.EPOCH)
     }
-    assert list(found) == sorted(found)
+    folders = [name for name, (info, _) in found.items() if info.isdir()]
+    files = [name for name, (info, _) in found.items() if info.isfile()]
+    assert list(found) == [*sorted(folders), *sorted(files)]
 
 
 def test_a_wheels_compressed_bytes_are_in_its_layer_as_they_are(tmp_path: Path) -> None:
@@ -152,8 +160,8 @@ def test_a_hostile_wheel_is_refused_by_name_and_leaves_nothing(members: list[Par
     with pytest.raises(TrainpackError) as caught:
         layer_of(tmp_path, wheel)
     assert "demo" in str(caught.value)
-    assert not list((tmp_path / "blobs").rglob("*.*"))
-    assert Blobs(tmp_path / "blobs").paths() == []
+    assert cache_of(tmp_path).recall(SETTINGS.key(group_of([wheel]))) is None
+    assert not list((tmp_path / "cache/fresh").iterdir())
 
 
 def test_bytes_before_a_wheels_first_file_are_refused(tmp_path: Path) -> None:
@@ -227,7 +235,19 @@ def test_the_record_lists_every_file_where_it_is(tmp_path: Path) -> None:
     ]
 
 
-def test_of_two_wheels_with_the_same_file_the_later_ones_is_there(tmp_path: Path) -> None:
-    first = write(tmp_path, parts({"shared/x.py": b"first"}, name="first"), "first")
+def test_of_two_wheels_with_the_same_file_the_later_ones_is_there_once(tmp_path: Path) -> None:
+    first = write(tmp_path, parts({"shared/x.py": b"first", "shared/y.py": b"y"}, name="first"), "first")
     second = write(tmp_path, parts({"shared/x.py": b"second"}, name="second"), "second")
-    assert contents(layer_of(tmp_path, first, second))[f"{SITE}/shared/x.py"] == b"second"
+    layer = layer_of(tmp_path, first, second)
+    found = contents(layer)
+    assert (found[f"{SITE}/shared/x.py"], found[f"{SITE}/shared/y.py"]) == (b"second", b"y")
+    with layer.open() as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+        names = archive.getnames()
+    assert len(names) == len(set(names))
+
+
+def test_a_file_of_one_wheel_where_another_has_a_folder_is_refused(tmp_path: Path) -> None:
+    first = write(tmp_path, parts({"shared": b"a file"}, name="first"), "first")
+    second = write(tmp_path, parts({"shared/x.py": b"x"}, name="second"), "second")
+    with pytest.raises(LayerError, match=f"{SITE}/shared"):
+        layer_of(tmp_path, first, second)
