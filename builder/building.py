@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from builder.workdir import previous_push, remember_build, remember_plan, rememb
 
 if TYPE_CHECKING:
     from builder.builders.buildkit import Follow  # the engine's SDK, which a build by oci does without
+    from builder.oci.remote.push import Push
     from builder.outputs import Write
 
 Say = Callable[[str], None]
@@ -196,19 +198,29 @@ class _Build:
 
         write = _writer(self.request, [self.planned], self.reference)
         cache = open_cache()
-        image = OciBuilder(cache, self.environ, self.say).image(self.planned, self.folder)
-        built = self._named(built_image(self.planned, image))
-        if write:
-            write(image)
-        engine = None if self.request.load is False else self._load(image, built)
-        self._remember(built)
-        if self.request.push:
-            from builder.publish import publish_kept  # noqa: PLC0415
+        with self._pushing() as pushing:
+            ready = pushing.start if pushing else lambda _: None
+            image = OciBuilder(cache, self.environ, self.say, ready).image(self.planned, self.folder)
+            built = self._named(built_image(self.planned, image))
+            if write:
+                write(image)
+            engine = None if self.request.load is False else self._load(image, built)
+            self._remember(built)
+            if pushing:
+                from builder.publish import publish_kept  # noqa: PLC0415
 
-            published = publish_kept(image, built, self.say, previous_push(self.folder))
-            self._remember_push(published)
+                before = previous_push(self.folder)
+                self._remember_push(publish_kept(image, built, self.say, pushing, before))
         cache.trim()
         return Made(self.planned, built, image, engine, watch)
+
+    def _pushing(self) -> AbstractContextManager[Push | None]:
+        """A push to send layers with while others are still being made, where the image is to be pushed."""
+        if not self.request.push:
+            return nullcontext()
+        from builder.publish import start_push  # noqa: PLC0415
+
+        return start_push(self.reference, self.say)
 
     def docker(self, follow: Follow) -> BuiltImage:
         from builder.builders.docker import DockerBuilder  # noqa: PLC0415  (the engine's SDK takes its time)

@@ -16,7 +16,7 @@ from builder.errors import (
 )
 from builder.oci.image import Image, Index
 from builder.oci.remote.pull import RegistryClient
-from builder.oci.remote.push import push
+from builder.oci.remote.push import Push, push
 from builder.plan import BuiltImage, PublishedImage
 from builder.reference import Reference, parse_reference
 
@@ -50,8 +50,22 @@ def publish(image: BuiltImage, tell: Callable[[str], None]) -> PublishedImage:
     return PublishedImage(reference=str(reference), image_id=image.image_id, digest=digest, new=True)
 
 
+def start_push(reference: Reference, tell: Callable[[str], None]) -> Push:
+    """A push whose layers may go ahead of their image.
+
+    Raises:
+        UsageError: The tag is missing or is `latest`.
+    """
+    _check_tag(reference)
+    return Push(reference, tell)
+
+
 def publish_kept(
-    image: Image, built: BuiltImage, tell: Callable[[str], None], before: PublishedImage | None = None
+    image: Image,
+    built: BuiltImage,
+    tell: Callable[[str], None],
+    pushing: Push,
+    before: PublishedImage | None = None,
 ) -> PublishedImage:
     """Push an image straight from the cache, without an engine; done already when the registry has it.
 
@@ -59,19 +73,18 @@ def publish_kept(
         image: What is pushed, as the oci builder made it.
         built: What it is called.
         tell: Receives one line of progress per layer.
+        pushing: From `start_push`; some layers may be on their way already.
         before: What was pushed before, whose layers need not be asked for one by one.
 
     Raises:
-        UsageError: The tag is missing or is `latest`.
         RegistryError: The registry refused or failed, or has another image under the tag.
     """
     reference = parse_reference(built.reference)
-    _check_tag(reference)
     published = _published(reference, image.id)
     if published:
         return _there_already(reference, built, published, tell)
     same = before and parse_reference(before.reference).repository == reference.repository
-    digest = push(image, reference, tell=tell, like=before.digest if before and same else None).digest
+    digest = pushing.finish(image, like=before.digest if before and same else None).digest
     return PublishedImage(reference=str(reference), image_id=built.image_id, digest=digest, new=True)
 
 

@@ -12,7 +12,8 @@ from builder.containers import find_image
 from builder.documents import attach_documents
 from builder.errors import UsageError
 from builder.last_image import kept_image
-from builder.publish import adopt, publish, publish_kept
+from builder.publish import adopt, publish, publish_kept, start_push
+from builder.reference import parse_reference
 from builder.workdir import last_build, last_plan, previous_push, remember_build, remember_push
 
 app = typer.Typer(rich_markup_mode=None)
@@ -43,7 +44,8 @@ def push(
         adopted, published = adopt(built, note)
         remember_build(folder, adopted)
     elif not image and (kept := kept_image(folder, built, os.environ)):
-        published = publish_kept(kept, built, note, previous_push(folder))
+        with start_push(parse_reference(built.reference), note) as pushing:
+            published = publish_kept(kept, built, note, pushing, previous_push(folder))
     else:
         published = publish(built, note)
     remember_push(folder, published)

@@ -21,7 +21,7 @@ from builder.oci.image import Image, Index
 from builder.oci.remote import push as pushing
 from builder.oci.remote import transport
 from builder.oci.remote.pull import RegistryClient
-from builder.oci.remote.push import push
+from builder.oci.remote.push import Push, push
 from builder.oci.remote.referrers import attach, referrers
 from builder.reference import Reference, parse_reference
 
@@ -60,6 +60,13 @@ def fail_once(method: str, pattern: str, fault: Fault) -> Callable[[str, str, in
     return judge
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def has(registry: HostileRegistry, image: Image, tag: str = "1") -> bool:
     """Whether the tag leads to the image, with every blob whole."""
     blobs = registry.blobs["team/app"]
@@ -89,6 +96,57 @@ def test_a_push_of_what_is_there_is_one_request(registry: HostileRegistry, image
 def test_the_tag_is_written_when_everything_else_is_there(registry: HostileRegistry, image: Image) -> None:
     push(image, target(registry))
     assert registry.asked[-1] == ("PUT", "/v2/team/app/manifests/1")
+
+
+def test_layers_go_ahead_of_their_image_and_are_sent_once(registry: HostileRegistry, image: Image) -> None:
+    with Push(target(registry)) as started:
+        started.start(image.layers[:1])
+        wait_for(lambda: image.layers[0].digest in registry.blobs.get("team/app", {}))
+        assert registry.manifests.get("team/app", {}) == {}
+        done = started.finish(image)
+    assert has(registry, image)
+    assert (done.uploaded, done.existing, registry.received) == (3, 0, done.sent)
+
+
+def test_layers_that_went_ahead_are_not_counted_among_those_of_the_image_before(
+    registry: HostileRegistry, image: Image, tmp_path: Path
+) -> None:
+    push(image, target(registry))
+    edited = oci_images.image(Blobs(tmp_path / "blobs"), b"edit", base=image)
+    with Push(target(registry, "team/app:2")) as started:
+        started.start(edited.layers[-1:])
+        done = started.finish(edited, like=image.digest)
+    assert (done.uploaded, done.existing) == (2, 2)
+
+
+def test_what_went_wrong_with_a_layer_sent_ahead_is_told_at_the_end_and_leaves_no_tag(
+    registry: HostileRegistry, image: Image
+) -> None:
+    registry.judge = lambda method, path, number: Fault(status=403) if method == "POST" else None
+    with Push(target(registry)) as started:
+        started.start(image.layers)
+        with pytest.raises(RegistryDeniedError):
+            started.finish(image)
+    assert registry.manifests.get("team/app", {}) == {}
+
+
+def test_a_build_that_fails_stops_the_layers_that_went_ahead_and_leaves_no_tag(
+    registry: HostileRegistry, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushing, "PIECE_BYTES", 1000)
+
+    def fail() -> None:
+        with Push(target(registry)) as started:
+            started.start(image.layers)
+            wait_for(lambda: registry.count("PATCH") > 0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert registry.manifests.get("team/app", {}) == {}
+    # Only what was on its way by then still comes.
+    wait_for(lambda: not any(thread.name.startswith("push") for thread in threading.enumerate()))
+    assert registry.count("PATCH") < 300
 
 
 def test_a_changed_layer_is_all_that_the_next_push_sends(
@@ -340,6 +398,17 @@ def test_a_token_that_expires_half_way_is_renewed(
     push(image, target(registry))
     assert has(registry, image)
     assert len(registry.scopes) > 2
+
+
+def test_a_layer_sent_ahead_is_mounted_too(registry: HostileRegistry, image: Image) -> None:
+    push(image, target(registry, "team/base:1"))
+    registry.token_uses = 1000
+    based = from_repository("team/base", registry, image)
+    with Push(target(registry)) as started:
+        started.start(based.layers)
+        done = started.finish(based)
+    assert (done.mounted, done.uploaded) == (2, 1)
+    assert has(registry, image)
 
 
 def test_the_token_is_asked_for_with_the_scopes_of_push_and_mount(

@@ -9,7 +9,7 @@ import base64
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,6 +54,10 @@ class Authorizer:
         self._value: str | None = None
         self._challenge = ""
         self._expires = float("inf")
+
+    def ask_for(self, scopes: Iterable[str]) -> None:
+        """Have the next token permit more."""
+        self._scopes = tuple(dict.fromkeys((*self._scopes, *scopes)))
 
     def header(self) -> Header:
         """The header of the next request; renewed when its token is about to end."""

@@ -6,8 +6,8 @@ import functools
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -88,41 +88,70 @@ def push(
         RegistryError: The registry refused or failed.
         BlobError: A layer's bytes are not those of its digest.
     """
-    if not reference.tag:
-        raise UsageError("a push needs a tag", place=str(reference))
-    return _Push(image, reference, tell).run(like, keep_tag=keep_tag)
+    with Push(reference, tell) as pushing:
+        return pushing.finish(image, like, keep_tag=keep_tag)
 
 
-class _Push:
-    def __init__(self, image: Image | Index, reference: Reference, tell: Tell) -> None:
-        self._image = image
+class Push:
+    """A push on its way. Layers may go ahead of their image, while others are still being made.
+
+    Where it ends by an error, the registry has some blobs that no image refers to, until it collects garbage.
+
+    Args:
+        reference: What the image will be called.
+        tell: Receives one line of progress per blob.
+
+    Raises:
+        UsageError: The reference has no tag.
+    """
+
+    def __init__(self, reference: Reference, tell: Tell = lambda _: None) -> None:
+        if not reference.tag:
+            raise UsageError("a push needs a tag", place=str(reference))
         self._reference = reference
+        self._tag = reference.tag
         self._tell = tell
-        self._blobs = _blobs(image, endpoint(reference))
-        path = endpoint(reference)[1]
-        sources = sorted({blob.repository for blob in self._blobs if blob.repository})
-        scopes = (f"repository:{path}:pull,push", *(f"repository:{source}:pull" for source in sources))
-        self._transport = Transport(reference, scopes)
+        self._transport = Transport(reference, (f"repository:{endpoint(reference)[1]}:pull,push",))
         self._counts = {"sent": 0, "uploaded": 0, "mounted": 0, "existing": 0}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, "push")
+        self._started: dict[str, Future[None]] = {}
 
-    def run(self, like: str | None, *, keep_tag: bool) -> Transfer:
-        if not self._is_there(self._image.descriptor, str(self._reference.tag), keep_tag=keep_tag):
+    def __enter__(self) -> Push:
+        """It is over when the block is."""
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:
+            # Who waits for an error does not wait for gigabytes that no longer matter.
+            self._stopped.set()
+        self._pool.shutdown(wait=not error, cancel_futures=True)
+
+    def start(self, layers: Sequence[Layer]) -> None:
+        """Send some layers of the image; what goes wrong with them is told by `finish`."""
+        blobs = _blobs(layers, endpoint(self._reference))
+        self._permit(blobs)
+        self._start(blobs)
+
+    def finish(self, image: Image | Index, like: str | None = None, *, keep_tag: bool = False) -> Transfer:
+        """Send what is left of an image, and tag it; see `push`."""
+        blobs = _image_blobs(image, endpoint(self._reference))
+        self._permit(blobs)
+        if not self._is_there(image.descriptor, keep_tag=keep_tag):
             known = self._layers_of(like) if like else frozenset()
-            self._upload_all([blob for blob in self._blobs if blob.descriptor.digest not in known])
-            self._counts["existing"] += sum(blob.descriptor.digest in known for blob in self._blobs)
-            if isinstance(self._image, Index):
-                for image in self._image.images:
-                    self._put_manifest(image, image.digest)
-            self._put_manifest(self._image, str(self._reference.tag))
-        return Transfer(digest=self._image.digest, requests=self._transport.requests, **self._counts)
+            self._upload_all(blobs, known)
+            if isinstance(image, Index):
+                for each in image.images:
+                    self._put_manifest(each, each.digest)
+            self._put_manifest(image, self._tag)
+        return Transfer(digest=image.digest, requests=self._transport.requests, **self._counts)
 
-    def _is_there(self, top: Descriptor, tag: str, *, keep_tag: bool) -> bool:
+    def _is_there(self, top: Descriptor, *, keep_tag: bool) -> bool:
         accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
         # Some registries deny reading a repository that the first push will make.
         answer = self._transport.request(
-            "HEAD", f"manifests/{tag}", headers=accept, accept=(200, 401, 403, 404)
+            "HEAD", f"manifests/{self._tag}", headers=accept, accept=(200, 401, 403, 404)
         )
         found = answer.headers.get("Docker-Content-Digest") if answer.status_code == 200 else None
         if keep_tag and answer.status_code == 200 and found != top.digest:
@@ -144,19 +173,26 @@ class _Push:
             manifest = parse_manifest(answer.content, str(self._reference))
         return frozenset(layer.digest for layer in manifest.layers)
 
-    def _upload_all(self, blobs: list[_Blob]) -> None:
-        workers = min(UPLOADS_AT_ONCE, len(blobs))
-        with ThreadPoolExecutor(max(1, workers), "push") as pool:
-            futures = [pool.submit(self._bring, blob) for blob in blobs]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-            except BaseException:
-                # Who waits for an error does not wait for gigabytes that no longer matter.
-                self._stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    def _permit(self, blobs: Iterable[_Blob]) -> None:
+        """Have tokens permit what a mount needs."""
+        sources = {blob.repository for blob in blobs if blob.repository}
+        self._transport.ask_for(f"repository:{source}:pull" for source in sorted(sources))
+
+    def _start(self, blobs: Iterable[_Blob]) -> None:
+        with self._lock:
+            for blob in blobs:
+                if blob.descriptor.digest not in self._started:
+                    self._started[blob.descriptor.digest] = self._pool.submit(self._bring, blob)
+
+    def _upload_all(self, blobs: Sequence[_Blob], known: Set[str]) -> None:
+        wanted = {blob.descriptor.digest for blob in blobs}
+        left = wanted & known - self._started.keys()
+        self._start(blob for blob in blobs if blob.descriptor.digest not in left)
+        with self._lock:
+            self._counts["existing"] += len(left)
+        done, _ = wait(self._started.values(), return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
 
     def _bring(self, blob: _Blob) -> None:
         how = self._brought(blob)
@@ -383,17 +419,23 @@ class _Part:
         return chunk
 
 
-def _blobs(image: Image | Index, target: tuple[str, str]) -> list[_Blob]:
+def _image_blobs(image: Image | Index, target: tuple[str, str]) -> list[_Blob]:
     """The blobs of an image, each once, the large ones first, on their way to a host's repository."""
     found = {}
     for each in image.images:
-        for layer in each.layers:
-            # Its bytes may not be passed on; who pulls the image gets them from their own place.
-            if "nondistributable" not in layer.media_type and "foreign" not in layer.media_type:
-                found[layer.digest] = _Blob(layer.descriptor, layer.open, _source(layer, target))
-        config = each.config_descriptor
-        found[config.digest] = _Blob(config, functools.partial(_buffer, each.config), None)
+        config = _Blob(each.config_descriptor, functools.partial(_buffer, each.config), None)
+        for blob in (*_blobs(each.layers, target), config):
+            found[blob.descriptor.digest] = blob
     return sorted(found.values(), key=lambda blob: -blob.descriptor.size)
+
+
+def _blobs(layers: Iterable[Layer], target: tuple[str, str]) -> list[_Blob]:
+    return [
+        _Blob(layer.descriptor, layer.open, _source(layer, target))
+        for layer in layers
+        # Its bytes may not be passed on; who pulls the image gets them from their own place.
+        if "nondistributable" not in layer.media_type and "foreign" not in layer.media_type
+    ]
 
 
 def _source(layer: Layer, target: tuple[str, str]) -> str | None:

@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -62,6 +62,10 @@ class Transport:
         self._answered = False
         self._lock = threading.Lock()
         self.requests = 0
+
+    def ask_for(self, scopes: Iterable[str]) -> None:
+        """Have tokens permit more, from the next one on."""
+        self._authorizer.ask_for(scopes)
 
     def request(
         self,
@@ -193,19 +197,20 @@ class Transport:
 
     @functools.cached_property
     def base(self) -> str:
-        """The registry's address: https, on loopback http where it speaks no TLS."""
-        if not is_loopback(self.host):
-            return f"https://{self.host}"
-        try:
-            self._session.get(
-                f"https://{self.host}/v2/", timeout=TIMEOUT, auth=Header(), verify=self._certificates
-            )
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-                return f"http://{self.host}"
-        except requests.RequestException as error:
-            raise self.unavailable(error) from None
+        """The registry's address: https, on loopback http where it speaks that."""
+        if is_loopback(self.host) and self._speaks_http():
+            return f"http://{self.host}"
         return f"https://{self.host}"
+
+    def _speaks_http(self) -> bool:
+        # Asked first, since TLS would have to read all of the machine's certificates.
+        url = f"http://{self.host}/v2/"
+        try:
+            answer = self._session.get(url, timeout=TIMEOUT, auth=Header(), allow_redirects=False)
+        except requests.RequestException:
+            return False
+        # What servers with TLS say to who speaks none: https://go.dev/src/net/http/server.go
+        return answer.status_code != 400 and not answer.is_redirect
 
     @property
     def _session(self) -> requests.Session:
