@@ -35,11 +35,11 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "builders.json"
 PAGE = ROOT / "docs" / "speed.md"
 # What takes long is measured less often.
-ROUNDS = {"cold": 3, "fetch": 2, "light": 3, "imports": 5} | dict.fromkeys(
+ROUNDS = {"cold": 3, "fetch": 2, "paced": 2, "light": 3, "imports": 5} | dict.fromkeys(
     ("size", "parts", "uncompiled", "floors"), 1
 )
 OFTEN = 7
-LARGE = {"torch": {"cold": 2, "fetch": 1, "light": 2, "imports": 3}}
+LARGE = {"torch": {"cold": 2, "fetch": 1, "paced": 1, "light": 2, "imports": 3}}
 # The others measure the same as pip in a longer time, so they have to do it once only.
 WITHOUT_BYTECODE = ("trainpack", "buildkit-uv", "buildkit-pip")
 BYTECODE = {"both": (True, False), "with": (True,), "without": (False,)}

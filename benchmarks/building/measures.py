@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,16 +23,19 @@ from docker.errors import APIError, ImageNotFound
 from builder.engine import client
 from builder.oci.cache import Cache
 from builder.oci.manifest import canonical_json
-from builder.plan import VENV
+from builder.plan import VENV, BuildPlan
+from builder.project import read_plan
 from builder.wheels.download import Downloads
 from builder.wheels.making import DOWNLOADS_AT_ONCE
 from building.projects import Project
-from building.services import Registry
+from building.services import Registry, paced_server
 from building.sides import Side, Trainpack
 
 # Side → what was measured (`seconds`, `sent`, …) → one value for each round.
 Values = dict[str, dict[str, list[float]]]
 DOWNLOAD = "download alone"
+# Bytes in a second of a line of 100 Mbit/s.
+LINE = 12.5e6
 # They install every wheel anew when one of them is another.
 SLOW = ("buildkit-pip", "legacy", "buildah")
 # It gives the engine a whole image, whatever the engine has of it.
@@ -114,7 +118,7 @@ def fetch(bench: Bench, rounds: int) -> Values:
 
     def measure(name: str) -> dict[str, float]:
         if name == DOWNLOAD:
-            return {"seconds": _download(bench.project)}
+            return {"seconds": _download(bench.project.plan)}
         cast("_Forgetful", sides[name]).forget()
         bench.registry.wipe()
         return {"seconds": seconds(sides[name].publish)}
@@ -122,8 +126,28 @@ def fetch(bench: Bench, rounds: int) -> Values:
     return in_turns(rounds, [DOWNLOAD, *sides], measure)
 
 
-def _download(project: Project) -> float:
-    wheels = sorted((*project.packages, *project.plan.tools), key=lambda wheel: -(wheel.size or 0))
+def paced(bench: Bench, rounds: int) -> Values:
+    """The same, with wheels from a server at the end of a line of 100 Mbit/s."""
+    project, (ours,) = bench.project, bench.only("trainpack").values()
+    with tempfile.TemporaryDirectory(prefix="trainpack-benchmark-") as folder:
+        files = {name: Path(folder, name) for name in project.download(tools=True)}
+        for name, path in project.download(tools=True).items():
+            shutil.copyfile(path, files[name])
+        with paced_server(files, LINE) as address, project.served_from(address):
+            plan = read_plan(project.folder, os.environ)
+
+            def measure(name: str) -> dict[str, float]:
+                if name == DOWNLOAD:
+                    return {"seconds": _download(plan)}
+                cast("_Forgetful", ours).forget()
+                bench.registry.wipe()
+                return {"seconds": seconds(ours.publish)}
+
+            return in_turns(rounds, [DOWNLOAD, ours.name], measure)
+
+
+def _download(plan: BuildPlan) -> float:
+    wheels = sorted((*plan.heavy, *plan.light, *plan.tools), key=lambda wheel: -(wheel.size or 0))
     with tempfile.TemporaryDirectory(prefix="trainpack-benchmark-") as folder:
         downloads = Downloads(Cache(Path(folder)), os.environ)
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
@@ -371,6 +395,7 @@ MEASURES: dict[str, Callable[[Bench, int], Values]] = {
     "cold": cold,
     "uncompiled": uncompiled,
     "fetch": fetch,
+    "paced": paced,
     "noop": noop,
     "noop-loaded": noop_loaded,
     "edit": edit,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import uuid
 import zipfile
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.lock.pylock import FILE as LOCK
+from builder.lock.pylock import TOOLS_FILE
 from builder.oci.cache import open_cache
 from builder.package_index import index_settings
 from builder.plan import BuildPlan, Distribution
@@ -24,6 +28,7 @@ MODULES = {"numpy": "numpy", "pandas": "pandas", "scikit-learn": "sklearn", "pil
 REQUIREMENTS = {"small": SMALL, "torch": (*SMALL, "torch")}
 # So large is a light wheel of the small lock: joblib's has 50 modules.
 LIGHT_MODULES = 50
+_WHEEL_URL = re.compile(r'url = "[^"]+/([^"/]+\.whl)"')
 _SCRIPT = """import argparse
 
 import {modules}
@@ -91,15 +96,32 @@ class Project:
         subprocess.run([TRAINPACK, "lock"], cwd=self.folder, check=True, capture_output=True)
         self.plan = read_plan(self.folder, os.environ)
 
+    @contextmanager
+    def served_from(self, address: str) -> Iterator[None]:
+        """Have its locks name a server for every wheel."""
+        locks = {self.folder / name: (self.folder / name).read_text("utf-8") for name in (LOCK, TOOLS_FILE)}
+        try:
+            for lock, text in locks.items():
+                lock.write_text(_WHEEL_URL.sub(rf'url = "{address}/\1"', text), encoding="utf-8")
+            yield
+        finally:
+            for lock, text in locks.items():
+                lock.write_text(text, encoding="utf-8")
+
     @property
     def packages(self) -> tuple[Distribution, ...]:
         """The script's own wheels."""
         return (*self.plan.heavy, *self.plan.light)
 
-    def download(self) -> dict[str, Path]:
-        """The script's wheels in the cache, by name: brought there where they are missing."""
+    def download(self, *, tools: bool = False) -> dict[str, Path]:
+        """The script's wheels in the cache, by name: brought there where they are missing.
+
+        Args:
+            tools: The entrypoint's too.
+        """
         downloads = Downloads(open_cache(), os.environ)
-        return {wheel.filename: downloads.fetch(wheel) for wheel in self.packages}
+        wheels = (*self.packages, *(self.plan.tools if tools else ()))
+        return {wheel.filename: downloads.fetch(wheel) for wheel in wheels}
 
 
 def torch_wheel() -> Path | None:

@@ -31,6 +31,7 @@ ROWS = (
     ("cold", "cold build + first push, s", "seconds", 1.0, 2),
     ("uncompiled", "the same, no wheel compiled yet, s", "seconds", 1.0, 2),
     ("fetch", "the same, no package there, s", "seconds", 1.0, 2),
+    ("paced", "the same, over a line of 100 Mbit/s, s", "seconds", 1.0, 2),
     ("noop", "no-op, s", "seconds", 1.0, 3),
     ("noop-loaded", "no-op, image in the engine, s", "seconds", 1.0, 3),
     ("edit", "one-line edit, built and pushed, s", "seconds", 1.0, 3),

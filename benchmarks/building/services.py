@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import requests
 from docker.errors import APIError
@@ -24,6 +26,7 @@ from builder.engine import client
 MARK = f"trainpack-benchmark-{uuid.uuid4().hex[:8]}"
 # How long the engine may count its disk usage before it counts as stuck.
 COUNTING_SECONDS = 120.0
+_PACKET = 1 << 16
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -97,6 +100,52 @@ def wheel_server(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-u", "-m", "http.server", "--bind=127.0.0.1", f"--directory={folder}", "0"]
     with _serving(command, r"\((http://127\.0\.0\.1:\d+/)\)") as address:
         yield address
+
+
+@contextmanager
+def paced_server(files: Mapping[str, Path], rate: float) -> Iterator[str]:
+    """Files by name, over a line of so many bytes in a second, however many ask; gives its address."""
+    pace = _Pace(rate)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = files.get(unquote(self.path.removeprefix("/")))
+            if path is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(path.stat().st_size))
+            self.end_headers()
+            with path.open("rb") as file:
+                while chunk := file.read(_PACKET):
+                    pace.wait(len(chunk))
+                    self.wfile.write(chunk)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Pace:
+    """Lets bytes pass at a rate, over all threads."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free = time.monotonic()
+
+    def wait(self, size: int) -> None:
+        with self._lock:
+            self._free = max(self._free, time.monotonic()) + size / self._rate
+            until = self._free
+        time.sleep(max(0.0, until - time.monotonic()))
 
 
 @contextmanager

@@ -111,6 +111,9 @@ TARGETS = (
     Target(
         "the same with no package there, to downloading alone", "fetch", ratio(OURS, DOWNLOAD), _both(1.3)
     ),
+    Target(
+        "the same over a line of 100 Mbit/s, to downloading alone", "paced", ratio(OURS, DOWNLOAD), _both(1.3)
+    ),
     Target("no-op, to `docker build`", "noop", ratio(OURS, UV), _both(1.0)),
     Target(
         "no-op with the image in the engine, to `docker build`", "noop-loaded", ratio(OURS, UV), _both(1.0)

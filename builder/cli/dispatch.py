@@ -74,7 +74,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _report(error: TrainpackError, *, as_json: bool) -> None:
-    print(f"error: {error.explained}", file=sys.stderr)
+    print(f"error: {error.explained}\n", end="", file=sys.stderr)
     if as_json:
         told = {"message": error.message, "place": error.place, "remedy": error.remedy}
         print(json.dumps({"error": told | {"details": list(error.details)}}))

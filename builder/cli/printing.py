@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def note(text: str) -> None:
-    """One line of progress, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of progress, on standard error; whole, whoever else writes one."""
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def result(data: Any, *, as_json: bool, text: Callable[[], str]) -> None:

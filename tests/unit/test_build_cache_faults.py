@@ -98,15 +98,25 @@ def forget_layers(project: Project) -> None:
             path.unlink()
 
 
-def blob_with(project: Project, start: bytes) -> Path:
-    """The largest blob that begins like this."""
-    found = [path for path in project.layers.blobs.paths() if path.read_bytes().startswith(start)]
-    return max(found, key=lambda path: path.stat().st_size)
-
-
 def is_packed(content: bytes) -> bool:
     """Whether it is what is kept of a wheel: compressed pieces, then an index and its size."""
     return content.startswith(GZIP) and content[-8 - int.from_bytes(content[-8:]) : -8].startswith(b'[["opt/')
+
+
+def largest_layer(project: Project) -> Path:
+    return max(layers_of(project), key=size_of)
+
+
+def layers_of(project: Project) -> list[Path]:
+    return kept(project, lambda content: content.startswith(GZIP) and not is_packed(content))
+
+
+def kept(project: Project, wanted: Callable[[bytes], bool]) -> list[Path]:
+    return [path for path in project.layers.blobs.paths() if wanted(path.read_bytes())]
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size
 
 
 @pytest.mark.parametrize("at", [0, 31, WEIGHT])
@@ -115,7 +125,7 @@ def test_a_flipped_bit_in_a_kept_wheel_is_found_and_the_wheel_brought_again(
 ) -> None:
     expected = project.built().json["digest"]
     forget_layers(project)
-    flip(blob_with(project, b"PK"), at, keep_times=True)
+    flip(max(kept(project, lambda content: content.startswith(b"PK")), key=size_of), at, keep_times=True)
     ended = project.built()
     assert ended.stderr.count("downloaded") == 1
     assert ended.json["digest"] == expected
@@ -127,7 +137,7 @@ def test_a_flipped_bit_in_a_kept_layer_is_found_and_never_published(
     project: Project, registry: HostileRegistry, keep_times: bool
 ) -> None:
     expected = project.built().json
-    flip(blob_with(project, GZIP), WEIGHT // 2, keep_times=keep_times)
+    flip(largest_layer(project), WEIGHT // 2, keep_times=keep_times)
     ended = project.build("--push")
     if keep_times:
         assert ended.code == 1
@@ -168,13 +178,11 @@ def test_a_flipped_bit_in_every_record_of_a_layer_is_found(project: Project) -> 
 
 
 @pytest.mark.parametrize("at", [20, -20], ids=["compressed", "index"])
-def test_a_flipped_bit_in_what_is_kept_of_a_wheel_never_gets_into_a_layer(project: Project, at: int) -> None:
+def test_a_flipped_bit_in_a_packed_wheel_never_gets_into_a_layer(project: Project, at: int) -> None:
     expected = project.built().json["digest"]
-    packed = [path for path in project.layers.blobs.paths() if is_packed(path.read_bytes())]
-    for path in project.layers.blobs.paths():
-        if path not in packed and path.read_bytes().startswith(GZIP):
-            path.unlink()
-    flip(packed[0], at, keep_times=True)
+    for layer in layers_of(project):
+        layer.unlink()
+    flip(kept(project, is_packed)[0], at, keep_times=True)
     ended = project.build()
     assert ended.code == 1
     assert tiny_project.error_of(ended).matches("", "is corrupt")

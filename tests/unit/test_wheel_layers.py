@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_wheels import STORED, Part, deflated, locked, parts, with_part, write, zip_bytes
 
-from builder.errors import LayerError, TrainpackError, WheelError
+from builder.errors import BlobError, LayerError, TrainpackError, WheelError
 from builder.oci import tar
 from builder.oci.cache import Cache
 from builder.oci.image import Layer
@@ -251,3 +251,18 @@ def test_a_file_of_one_wheel_where_another_has_a_folder_is_refused(tmp_path: Pat
     second = write(tmp_path, parts({"shared/x.py": b"x"}, name="second"), "second")
     with pytest.raises(LayerError, match=f"{SITE}/shared"):
         layer_of(tmp_path, first, second)
+
+
+def test_a_wheel_that_was_damaged_since_it_was_packed_is_found_and_brought_again(tmp_path: Path) -> None:
+    wheel = write(tmp_path, parts(FILES))
+    layer = layer_of(tmp_path, wheel)
+    blobs = cache_of(tmp_path).blobs
+    blobs.path(layer.digest).unlink()
+    damaged = blobs.path(f"sha256:{locked(wheel).sha256}")
+    content = bytearray(damaged.read_bytes())
+    content[content.index(deflated(FILES["demo/data.bin"])) + 9] ^= 1
+    damaged.chmod(0o644)
+    damaged.write_bytes(content)
+    with pytest.raises(BlobError, match=r"demo-1\.0-py3-none-any\.whl is corrupt in the cache"):
+        layer_of(tmp_path, wheel)
+    assert layer_of(tmp_path, wheel) == layer

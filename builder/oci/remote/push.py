@@ -198,7 +198,8 @@ class Push:
         how = self._brought(blob)
         with self._lock:
             self._counts[how] += 1
-        self._tell(f"{blob.descriptor.digest[7:19]}: {how}")
+        if not self._stopped.is_set():
+            self._tell(f"{blob.descriptor.digest[7:19]}: {how}")
 
     def _brought(self, blob: _Blob) -> str:
         digest = blob.descriptor.digest
