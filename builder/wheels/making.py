@@ -52,17 +52,18 @@ def make_layers(groups: Sequence[Group], cache: Cache, settings: Settings) -> di
         here: dict[_Part, Path] = {}
         layers: dict[Group, Future[Layer]] = {}
         try:
-            while fetched or packed:
+            while True:
+                for group in groups:
+                    paths = {part: here[part] for part in _parts(group) if part in here}
+                    if group not in layers and len(paths) == len(group.wheels):
+                        layers[group] = making.submit(work.layer, group, paths)
+                if not fetched and not packed:
+                    return {group: layer.result() for group, layer in layers.items()}
                 for done in wait((*fetched, *packed), return_when=FIRST_COMPLETED).done:
                     if part := fetched.pop(done, None):
                         packed[packing.submit(work.pack, part, done.result())] = part
-                        continue
-                    here[packed.pop(done)] = done.result()
-                    for group in groups:
-                        paths = {part: here[part] for part in _parts(group) if part in here}
-                        if group not in layers and len(paths) == len(group.wheels):
-                            layers[group] = making.submit(work.layer, group, paths)
-            return {group: layer.result() for group, layer in layers.items()}
+                    else:
+                        here[packed.pop(done)] = done.result()
         except BaseException:
             for pool in reversed(pools):
                 pool.shutdown(wait=False, cancel_futures=True)

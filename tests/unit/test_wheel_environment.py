@@ -87,6 +87,12 @@ def test_an_environment_without_wheels_has_no_layer_of_them() -> None:
     assert group_wheels([], [], VENV) == []
 
 
+def test_a_layer_of_no_wheels_is_an_empty_one(tmp_path: Path) -> None:
+    (layer,) = layers_of(Cache(tmp_path / "cache"), [Group("nothing", (), VENV)])
+    with layer.open() as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+        assert archive.getnames() == []
+
+
 def test_the_address_of_a_wheel_is_not_part_of_its_layers_key(wheels: dict[str, Distribution]) -> None:
     elsewhere = wheels["one"].model_copy(update={"url": "https://mirror.example.com/one.whl"})
     settings = Settings(HOST, 0, {}, print)
