@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.bases import base_image
 from builder.documents import attach_documents, layout_documents
 from builder.errors import UsageError
 from builder.oci.image import Image, Index
@@ -32,7 +33,7 @@ class BuildRequest:
     """How a project is to be built.
 
     Attributes:
-        builder: One of `BUILDERS`; `auto` is oci.
+        builder: One of `BUILDERS`; `auto` is oci, unless the base has steps to run.
         load: Give the image to the engine; None does where one answers.
         output: `oci:DIR` or `archive:FILE`, where the image is written too.
         platforms: Others than the one that `trainpack.toml` declares.
@@ -110,7 +111,7 @@ def build_project(
     (planned,), watch = _planned(folder, environ, request, say)
     build = _Build(planned, folder, environ, request, say)
     say(f"building {build.reference}")
-    if request.builder == "docker":
+    if request.builder == "docker" or (request.builder == "auto" and _has_steps(planned, request, say)):
         return Made(planned, build.docker(follow), None, None, watch)
     return build.oci(watch)
 
@@ -168,6 +169,15 @@ def _planned(
         ensure_base(folder, say, platform)
     watch = Watch.start(folder)
     return [read_plan(folder, environ, platform) for platform in platforms], watch
+
+
+def _has_steps(planned: BuildPlan, request: BuildRequest, say: Say) -> bool:
+    """Whether building upon the base means to run something, which the oci builder does not."""
+    # Those of the catalogue have none, and a file is not written by an engine in any case.
+    if not planned.base.origin or request.output or not base_image(planned.base).onbuild:
+        return False
+    say("by the docker builder, since the base has ONBUILD steps, which only an engine can run")
+    return True
 
 
 def _reference(planned: BuildPlan, tag: str | None) -> Reference:

@@ -35,7 +35,9 @@ def build(
     *,
     builder: Annotated[
         BuilderName,
-        typer.Option(help="oci writes the layers itself; docker runs a Dockerfile; auto is oci."),
+        typer.Option(
+            help="oci writes the layers itself; docker runs a Dockerfile; auto chooses, and says why."
+        ),
     ] = BuilderName.AUTO,
     update_lock: Annotated[
         bool, typer.Option("--update-lock", help="Resolve the requirements anew before the build.")

@@ -102,6 +102,11 @@ class Image:
         return dict((self.document.get("config") or {}).get("Labels") or {})
 
     @property
+    def onbuild(self) -> tuple[str, ...]:
+        """Steps that a Dockerfile runs which is FROM it: https://docs.docker.com/reference/dockerfile/#onbuild."""
+        return tuple((self.document.get("config") or {}).get("OnBuild") or ())
+
+    @property
     def descriptor(self) -> Descriptor:
         """The image as an index names it."""
         return Descriptor(self.media_type, self.digest, len(self.manifest), platform=self.platform)

@@ -97,6 +97,29 @@ def test_both_builders_build_upon_a_base_of_the_engine_and_the_image_keeps_the_c
     assert image_files.config(ours["image_id"]) == image_files.config(theirs["image_id"])
 
 
+def test_the_steps_that_a_base_left_for_later_are_run(
+    project: Path, team_base: str, registry: str, tmp_path: Path
+) -> None:
+    late = f"{team_base}-late"
+    context = tmp_path / "late"
+    context.mkdir()
+    steps = 'ONBUILD USER 0\nONBUILD RUN echo "of tomorrow" > /etc/team\nONBUILD USER 1000:1000\n'
+    (context / "Dockerfile").write_text(f"FROM {team_base}\n{steps}", encoding="utf-8")
+    environment = os.environ | {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+    command = [buildkit_cli(), "build", "--quiet", f"--tag={late}", str(context)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    try:
+        build_upon(project, registry, f"engine:{late}")
+        told = succeed(project, "build").stderr
+        assert "by the docker builder, since the base has ONBUILD steps" in told
+        assert "of tomorrow vision a tool" in succeed(project, "run").stdout
+        refused = trainpack(project, "build", "--builder", "oci")
+        assert refused.code == 1
+        assert 'ONBUILD steps, which only an engine can run: USER 0; RUN echo "of tomorrow"' in refused.stderr
+    finally:
+        client().images.remove(late, force=True)
+
+
 def left_out(path: str) -> bool:
     # Where BuildKit mounted what its steps read.
     mounts = ("run/secrets", "run/trainpack", "var/cache/uv")
