@@ -29,7 +29,7 @@ from building.services import Registry, clean_engine, registry, wheel_server
 from building.sides import SIDES, Buildah, Side, make_pip_base
 
 from builder.bases import ensure_base, load_base
-from builder.tools import CACHE, cache_folder
+from builder.host.tools import CACHE, cache_folder
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "builders.json"

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from builder import apt, bases, tools
+from builder import bases
+from builder.host import apt, tools
 from builder.plan import Base
 
 Rows = dict[str, dict[str, float]]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.attestation.documents import attach_documents, layout_documents
 from builder.bases import base_image
-from builder.documents import attach_documents, layout_documents
 from builder.errors import UsageError
 from builder.oci.image import Image, Index
 from builder.plan import BuildPlan, BuiltImage, PublishedImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
+from builder.rebuild.watch import Build, Watch
 from builder.reference import Reference, parse_reference
 from builder.spec import FILE
-from builder.watch import Build, Watch
 from builder.workdir import previous_push, remember_build, remember_plan, remember_push, workdir
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Build:
 
         built = DockerBuilder(self.environ, follow, self.say).build(self.planned, self.folder)
         if self.reference != self.planned.reference:
-            from builder.containers import tag_image  # noqa: PLC0415
+            from builder.engine.containers import tag_image  # noqa: PLC0415
 
             tag_image(built.image_id, self.reference)
         built = self._named(built)
@@ -264,7 +264,7 @@ class _Build:
     def _load(self, image: Image, built: BuiltImage) -> dict[str, object]:
         """Give the image to the engine where there is one; what the next build may ask of that engine."""
         from builder.last_image import engine_answers, load_image  # noqa: PLC0415
-        from builder.watch import engine_socket  # noqa: PLC0415
+        from builder.rebuild.watch import engine_socket  # noqa: PLC0415
 
         loaded = bool(self.request.load) or engine_answers()
         if loaded:

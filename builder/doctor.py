@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from builder import apt, bases, engine
-from builder.certificates import ca_bundle
-from builder.credentials import load_credentials
+from builder import bases, engine
 from builder.errors import ImageNotFoundError, TrainpackError
-from builder.package_index import index_settings, redact
+from builder.host import apt
+from builder.host.certificates import ca_bundle
+from builder.host.credentials import load_credentials
+from builder.host.package_index import index_settings, redact
 from builder.records import Record
 from builder.reference import Reference
 from builder.spec import FILE, load_spec, own_base

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 from docker.errors import ImageNotFound
 from trainpack_entrypoint.manifest import PATH as MANIFEST_PATH
 
-from builder.containers import created, engine_errors, find_image, read_files
-from builder.credentials import Credentials
 from builder.engine import client
+from builder.engine.containers import created, engine_errors, find_image, read_files
 from builder.errors import NotFoundError, StoreError, UsageError
 from builder.flags import normalise_flags
+from builder.host.credentials import Credentials
 from builder.models.names import ExperimentName
 from builder.models.records import DockerImage, Experiment, ExperimentFields, Log, ModelVersion
 from builder.models.store import ModelStore

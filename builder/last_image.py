@@ -36,7 +36,7 @@ def engine_image(folder: Path, environ: Mapping[str, str], say: Say) -> BuiltIma
         UsageError: Nothing was built here yet.
         EngineError: The engine does not have it, and neither does the cache.
     """
-    from builder.containers import find_image, has_image  # noqa: PLC0415
+    from builder.engine.containers import find_image, has_image  # noqa: PLC0415
 
     built = last_build(folder)
     if not has_image(built.image_id) and (image := kept_image(folder, built, environ)):

@@ -127,8 +127,8 @@ def adopt(image: BuiltImage, tell: Callable[[str], None]) -> tuple[BuiltImage, P
         EngineError: The engine could not pull it.
         RegistryError: The registry has nothing under the tag, or failed.
     """
-    from builder.containers import engine_errors, find_image  # noqa: PLC0415  (an image of the cache needs none)
     from builder.engine import client  # noqa: PLC0415
+    from builder.engine.containers import engine_errors, find_image  # noqa: PLC0415  (an image of the cache needs none)
 
     reference = parse_reference(image.reference)
     _check_tag(reference)
@@ -150,7 +150,7 @@ def _check_tag(reference: Reference) -> None:
 
 
 def _check_engine(image: BuiltImage) -> None:
-    from builder.containers import find_image  # noqa: PLC0415
+    from builder.engine.containers import find_image  # noqa: PLC0415
 
     found = find_image(image.reference).image_id
     if found != image.image_id:
@@ -181,8 +181,8 @@ def _published(reference: Reference, image_id: str) -> str | None:
 
 
 def _push(reference: Reference, tell: Callable[[str], None]) -> str:
-    from builder.containers import engine_errors  # noqa: PLC0415
     from builder.engine import client  # noqa: PLC0415
+    from builder.engine.containers import engine_errors  # noqa: PLC0415
 
     with engine_errors(str(reference)):
         events = client().api.push(reference.repository, tag=reference.tag, stream=True, decode=True)

@@ -214,7 +214,7 @@ def _build(folder: Path) -> dict[str, str | None]:
 
 
 def _run(request: Any) -> Run:
-    from builder.containers import remove_volume  # noqa: PLC0415
+    from builder.engine.containers import remove_volume  # noqa: PLC0415
     from builder.run import run_container  # noqa: PLC0415
 
     stdout, stderr = io.BytesIO(), io.BytesIO()

@@ -21,7 +21,8 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, Mount
 from pydantic import Field
 
-from builder.containers import (
+from builder.engine import has_gpu, is_local
+from builder.engine.containers import (
     CDI,
     INPUTS,
     WORKSPACE,
@@ -39,7 +40,6 @@ from builder.containers import (
     remove_volume,
     temporary_volume,
 )
-from builder.engine import has_gpu, is_local
 from builder.errors import EngineError, TrainpackError, UsageError
 from builder.flags import asks_for_gpu, gpus_of
 from builder.labelmap import read_labelmap

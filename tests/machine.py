@@ -8,8 +8,8 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from builder.bases import glibc_of
+from builder.host.package_index import index_settings
 from builder.lock.target import tags
-from builder.package_index import index_settings
 from builder.spec import parse_spec
 
 SPEC = '[image]\nname = "registry.example.com/a/b"\ntorch = "cpu"\n[run]\nscript = "train.py"\n'

@@ -10,7 +10,7 @@ from typing import Any
 from picsellia_standin import Standin
 from PIL import Image
 
-from builder.credentials import make_credentials
+from builder.host.credentials import make_credentials
 from builder.models.names import DatasetName, ExperimentName, VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import DatasetFields, DockerImage, VersionFields

@@ -16,7 +16,7 @@ import docker
 import pytest
 from needs import unavailable
 
-from builder.containers import as_file
+from builder.engine.containers import as_file
 
 
 @contextmanager

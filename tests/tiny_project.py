@@ -11,6 +11,7 @@ from pathlib import Path
 import tiny_index
 from commands import Ended, succeed, trainpack
 
+from builder.attestation.sbom import RELEASE, STATUS
 from builder.bases.catalogue import find_recipe
 from builder.oci import tar
 from builder.oci.cache import Cache
@@ -18,7 +19,6 @@ from builder.oci.image import Addendum, Changes, Image, append, empty
 from builder.oci.layer import write_layer
 from builder.oci.layout import write_layout
 from builder.plan import LABEL
-from builder.sbom import RELEASE, STATUS
 
 # Of a base that is told apart from all else that a build and its push move, which is little.
 WEIGHT, LITTLE = 3_000_000, 300_000

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.host.package_index import index_settings
 from builder.lock.pylock import FILE as LOCK
 from builder.lock.pylock import TOOLS_FILE
 from builder.oci.cache import open_cache
-from builder.package_index import index_settings
 from builder.plan import BuildPlan, Distribution
 from builder.project import read_plan
 from builder.wheels.download import Downloads

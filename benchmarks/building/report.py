@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builder import __version__
 from builder.engine import buildkit_cli, client
-from builder.tools import host_uv
+from builder.host.tools import host_uv
 from building.measures import DOWNLOAD, Values
 from building.targets import OURS, TARGETS, median
 

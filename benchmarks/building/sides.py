@@ -15,13 +15,13 @@ from typing import Protocol
 
 from builder.builders.context import stage_context
 from builder.builders.dockerfile import render_dockerfile
-from builder.certificates import ca_bundle
 from builder.engine import buildkit_cli
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import index_settings, uv_arguments, uv_environment
+from builder.host.tools import cache_folder, host_uv
 from builder.oci.cache import open_cache
 from builder.oci.tar import source_epoch
-from builder.package_index import index_settings, uv_arguments, uv_environment
 from builder.plan import TOOLS, VENV, BuildPlan
-from builder.tools import cache_folder, host_uv
 from builder.wheels.bytecode import find_interpreter
 from builder.wheels.environment import Environment
 from builder.wheels.packed import packed_key

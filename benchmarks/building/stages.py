@@ -14,7 +14,7 @@ from typing import Any
 
 # Module, function, and what its time is called; without that of the stages inside it.
 STAGES = (
-    ("builder.unchanged", "told_before", "what the last build saw, compared"),
+    ("builder.rebuild.unchanged", "told_before", "what the last build saw, compared"),
     ("builder.revision", "revision", "git's revision"),
     ("builder.project", "read_plan", "spec, lock and code become a plan"),
     ("builder.code_layer", "code_layer", "the code's layer: tar, compress, hash"),

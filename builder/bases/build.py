@@ -17,16 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from builder import apt, tools
 from builder.bases.catalogue import Recipe, find_recipe, upstream_reference
 from builder.bases.own import engine_names, own_image
-from builder.certificates import ca_bundle
 from builder.errors import EngineUnavailableError, TrainpackError
+from builder.host import apt, tools
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import redact
 from builder.oci.blobs import Blobs
 from builder.oci.cache import open_cache
 from builder.oci.image import Image
 from builder.oci.layout import read_layout, write_layout
-from builder.package_index import redact
 from builder.plan import LABEL, Base
 from builder.reference import parse_reference
 from builder.workdir import write_atomically

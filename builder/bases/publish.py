@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from builder import __version__
+from builder.attestation.sbom import SBOM, make_base_sbom, read_system
 from builder.bases.build import base_image
 from builder.errors import TrainpackError
 from builder.oci.artifact import Artifact
@@ -14,7 +15,6 @@ from builder.oci.remote.push import TagTakenError, push
 from builder.oci.remote.referrers import attach
 from builder.plan import Base
 from builder.reference import Reference
-from builder.sbom import SBOM, make_base_sbom, read_system
 
 Say = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from builder.builders.progress import Events, Step, read_progress, step_places
 from builder.engine import FULL_REMEDY, buildkit_cli, is_full
 from builder.errors import BuildError, EngineError
-from builder.package_index import redact
+from builder.host.package_index import redact
 
 # The engine's own builder, whichever one buildx has selected: the image has to be in the engine.
 _ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}

@@ -13,12 +13,12 @@ from builder import engine
 from builder.bases import load_base
 from builder.builders.buildkit import Follow, run_build
 from builder.builders.context import stage_context
-from builder.certificates import ca_bundle
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import index_settings, netrc_text, uv_arguments, uv_environment
+from builder.host.tools import uv_for
 from builder.oci.cache import open_cache
-from builder.package_index import index_settings, netrc_text, uv_arguments, uv_environment
 from builder.plan import BuildPlan, BuiltImage
 from builder.sources import built_wheels
-from builder.tools import uv_for
 from builder.workdir import workdir, write_atomically
 
 

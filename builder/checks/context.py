@@ -21,7 +21,8 @@ from trainpack_entrypoint.manifest import PATH, Manifest
 from builder.checks import probe
 from builder.checks.layers import SavedImage, read_image
 from builder.checks.values import other_value
-from builder.containers import (
+from builder.engine import client
+from builder.engine.containers import (
     INPUTS,
     WORKSPACE,
     Entry,
@@ -34,7 +35,6 @@ from builder.containers import (
     temporary_volume,
     tree_entries,
 )
-from builder.engine import client
 from builder.errors import ContractError
 from builder.plan import BuiltImage
 

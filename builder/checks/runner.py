@@ -44,7 +44,7 @@ def check_image(
     """Check that an image keeps the contract.
 
     Args:
-        image: An image that the engine has (`builder.containers.find_image`).
+        image: An image that the engine has (`builder.engine.containers.find_image`).
         train: The check that runs the image's own script, `Train`, when that is wanted.
         tell: Receives each result as it comes.
 

@@ -48,7 +48,7 @@ def main() -> NoReturn:
     if arguments[:2] == ["models", "list"] and set(arguments[2:]) <= {"local", "--json"}:
         _list_local_versions(as_json="--json" in arguments)
     if arguments[0] == "build":
-        from builder.unchanged import told_before  # noqa: PLC0415
+        from builder.rebuild.unchanged import told_before  # noqa: PLC0415
 
         try:
             told = told_before(arguments)

@@ -10,8 +10,8 @@ from uuid import UUID
 import typer
 
 from builder.cli.output import JsonOption, note, result
-from builder.credentials import DEFAULT_HOST, Credentials, make_credentials, save_credentials
 from builder.errors import UsageError
+from builder.host.credentials import DEFAULT_HOST, Credentials, make_credentials, save_credentials
 
 app = typer.Typer(rich_markup_mode=None)
 

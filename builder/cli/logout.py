@@ -7,7 +7,7 @@ import os
 import typer
 
 from builder.cli.output import JsonOption, note, result
-from builder.credentials import environment_token, forget_credentials
+from builder.host.credentials import environment_token, forget_credentials
 
 app = typer.Typer(rich_markup_mode=None)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from builder.attestation.documents import attach_documents
 from builder.cli.output import HERE, AttestOption, FolderOption, JsonOption, note, result
-from builder.containers import find_image
-from builder.documents import attach_documents
+from builder.engine.containers import find_image
 from builder.errors import UsageError
 from builder.last_image import kept_image
 from builder.publish import adopt, publish, publish_kept, start_push

@@ -162,7 +162,7 @@ def _train(
     request = core.experiment_request(experiment, request, allow=allow, tell=note)
     if name.store == "local":
         return core.run_experiment(store, experiment, request, sinks=sinks, tell=note)
-    from builder.credentials import load_credentials  # noqa: PLC0415
+    from builder.host.credentials import load_credentials  # noqa: PLC0415
 
     own = core.platform_environment(experiment, load_credentials())
     request = request.model_copy(update={"env": {**own, **request.env}})

@@ -49,18 +49,18 @@ def sbom(
 
 
 def _attached(image: str, provenance: bool, platform: str) -> bytes:
-    from builder.attestations import attached  # noqa: PLC0415  (requests, not needed for --help)
-    from builder.provenance import PROVENANCE  # noqa: PLC0415
+    from builder.attestation.attest import attached  # noqa: PLC0415  (requests, not needed for --help)
+    from builder.attestation.provenance import PROVENANCE  # noqa: PLC0415
+    from builder.attestation.sbom import SBOM  # noqa: PLC0415
     from builder.reference import parse_reference  # noqa: PLC0415
-    from builder.sbom import SBOM  # noqa: PLC0415
 
     return attached(parse_reference(image), PROVENANCE if provenance else SBOM, platform)
 
 
 def _made(folder: Path, provenance: bool) -> bytes:
-    from builder import attestations  # noqa: PLC0415
+    from builder.attestation import attest as attestations  # noqa: PLC0415
+    from builder.attestation.provenance import make_provenance  # noqa: PLC0415
     from builder.errors import UsageError  # noqa: PLC0415
-    from builder.provenance import make_provenance  # noqa: PLC0415
     from builder.workdir import last_build, last_plan, last_push  # noqa: PLC0415
 
     built, plan = last_build(folder), last_plan(folder)

@@ -15,7 +15,7 @@ from builder.checks.report import CheckResult, Report, remember_report, write_re
 from builder.checks.runner import Train, check_image
 from builder.cli.options import pairs
 from builder.cli.output import HERE, FolderOption, JsonOption, note, result, table
-from builder.containers import find_image
+from builder.engine.containers import find_image
 from builder.errors import TrainpackError, UsageError
 from builder.last_image import engine_image
 from builder.project import read_plan

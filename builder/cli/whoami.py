@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from builder.cli.output import JsonOption, result, table
-from builder.credentials import load_credentials
+from builder.host.credentials import load_credentials
 
 app = typer.Typer(rich_markup_mode=None)
 

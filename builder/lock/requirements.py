@@ -13,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from builder.errors import LockError
-from builder.package_index import redact
+from builder.host.package_index import redact
 from builder.records import Record
 from builder.spec import TrainingSpec
 

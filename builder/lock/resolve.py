@@ -16,12 +16,18 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from builder.errors import LockError, TrainpackError
+from builder.host.package_index import (
+    index_settings,
+    redact,
+    uv_arguments,
+    uv_environment,
+    without_credentials,
+)
+from builder.host.tools import host_uv
 from builder.lock.requirements import Requirements
 from builder.lock.target import tags, uv_platform
 from builder.lock.torch_builds import cpu_builds
-from builder.package_index import index_settings, redact, uv_arguments, uv_environment, without_credentials
 from builder.spec import ImageSpec
-from builder.tools import host_uv
 
 _UNREACHABLE = re.compile(
     r"error sending request|request failed after|failed to fetch|timed out|network connectivity is disabled"

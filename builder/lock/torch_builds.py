@@ -17,8 +17,8 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from builder.certificates import ca_bundle
-from builder.package_index import IndexSettings, logins, without_credentials
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import IndexSettings, logins, without_credentials
 
 FAMILY = ("torch", "torchvision", "torchaudio")
 _TIMEOUT = 30.0  # seconds

@@ -27,7 +27,7 @@ def open_store(name: str) -> ModelStore:
 
         return LocalStore()
     if name == "picsellia":
-        from builder.credentials import load_credentials  # noqa: PLC0415
+        from builder.host.credentials import load_credentials  # noqa: PLC0415
         from builder.models.picsellia import PicselliaStore  # noqa: PLC0415
 
         return PicselliaStore.connect(load_credentials())

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from builder.errors import ImageFormatError, UsageError
+from builder.host.tools import cache_folder
 from builder.oci.blobs import Blobs
 from builder.oci.image import Layer
 from builder.oci.layer import FORMAT, compress, kept_layer
 from builder.oci.layout import Held, held_images, keep_images
 from builder.oci.manifest import OCI_LAYER, canonical_json, check_digest, digest_of, parse_object
-from builder.tools import cache_folder
 
 LIMIT = "TRAINPACK_CACHE_LIMIT"
 DEFAULT_LIMIT = 20 * 10**9

@@ -10,8 +10,8 @@ from typing import Any, cast
 from docker.errors import ImageNotFound
 from docker.models.images import Image as EngineImage
 
-from builder.containers import engine_errors
 from builder.engine import FULL_REMEDY, client, is_full
+from builder.engine.containers import engine_errors
 from builder.errors import BlobError, EngineError, ImageFormatError
 from builder.oci.archive import archive, read_archive
 from builder.oci.cache import Cache, cache_key

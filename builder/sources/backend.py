@@ -14,8 +14,8 @@ from typing import IO, cast
 
 from builder.bases import load_base
 from builder.builders.contents import python_home
-from builder.containers import engine_errors
 from builder.engine import FULL_REMEDY, client, is_full
+from builder.engine.containers import engine_errors
 from builder.errors import BuildError, EngineError, EngineUnavailableError, WheelError
 from builder.oci import tar
 from builder.oci.image import Layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder import engine
-from builder.containers import engine_errors, repo_digest
+from builder.engine.containers import engine_errors, repo_digest
 from builder.errors import EngineError, ImageNotFoundError, RegistryError
 from builder.oci.remote.pull import RegistryClient
 from builder.reference import Reference, parse_reference

@@ -14,12 +14,12 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from builder.atomic import is_full
-from builder.certificates import ca_bundle
 from builder.errors import BlobError, TrainpackError, WheelError
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import IndexSettings, index_settings, logins, without_credentials
 from builder.oci.blobs import BlobWriter
 from builder.oci.cache import Cache
 from builder.oci.remote.transport import LONGEST_WAIT_SECONDS, PASSING, pause
-from builder.package_index import IndexSettings, index_settings, logins, without_credentials
 from builder.plan import Distribution
 
 TIMEOUT = (10.0, 60.0)

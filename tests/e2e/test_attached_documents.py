@@ -19,8 +19,8 @@ from commands import succeed, trainpack
 from registries import INDEX_TYPE
 from registries import registry as own_registry
 
-from builder.provenance import PROVENANCE
-from builder.sbom import SBOM
+from builder.attestation.provenance import PROVENANCE
+from builder.attestation.sbom import SBOM
 
 pytestmark = pytest.mark.engine
 

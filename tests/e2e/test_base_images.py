@@ -15,9 +15,10 @@ from commands import succeed
 from engine_bases import in_engine, lent
 from standin_container import StandinContainer
 
-from builder import apt, bases
+from builder import bases
 from builder.bases import catalogue
 from builder.engine import buildkit_cli
+from builder.host import apt
 from builder.plan import Base
 
 pytestmark = pytest.mark.engine

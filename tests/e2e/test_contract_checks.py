@@ -13,8 +13,8 @@ from builder.checks.context import Context
 from builder.checks.contract import CHECKS, Check
 from builder.checks.report import last_report, read_report
 from builder.checks.runner import Train, check_image
-from builder.containers import find_image
 from builder.engine import client
+from builder.engine.containers import find_image
 from builder.workdir import last_build
 
 pytest_plugins = ["contract_image"]

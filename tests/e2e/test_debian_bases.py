@@ -16,11 +16,12 @@ import pytest
 from commands import succeed
 from engine_bases import lent
 
-from builder import bases, tools
+from builder import bases
 from builder.errors import MirrorError
+from builder.host import tools
+from builder.host.package_index import index_settings, uv_arguments, uv_environment
 from builder.oci.image import Image
 from builder.oci.layout import write_layout
-from builder.package_index import index_settings, uv_arguments, uv_environment
 from builder.plan import Base
 
 pytestmark = pytest.mark.engine

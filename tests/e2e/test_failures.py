@@ -16,8 +16,15 @@ import pytest
 from docker.types import Mount
 
 from builder.checks.runner import Train, check_image
-from builder.containers import WORKSPACE, created, find_image, read_files, remove_volume, temporary_volume
 from builder.engine import client
+from builder.engine.containers import (
+    WORKSPACE,
+    created,
+    find_image,
+    read_files,
+    remove_volume,
+    temporary_volume,
+)
 from builder.run import RunRequest, run_container
 
 pytest_plugins = ["contract_image"]

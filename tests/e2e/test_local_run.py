@@ -16,8 +16,8 @@ import docker
 import pytest
 from second_engine import over_ssh, second_engine, short_folder
 
-from builder.containers import remove_volume
 from builder.engine import client
+from builder.engine.containers import remove_volume
 from builder.errors import EngineError, UsageError
 from builder.models.names import VersionName
 from builder.models.records import ModelVersion, VersionFields
@@ -59,7 +59,7 @@ def run(contract_image: str, tmp_path: Path) -> Run:
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fails the test whose run leaves a volume behind, or a container: that would still hold its volumes."""
     mark = os.urandom(4).hex()
-    monkeypatch.setattr("builder.containers.secrets.token_hex", lambda size: mark)
+    monkeypatch.setattr("builder.engine.containers.secrets.token_hex", lambda size: mark)
     yield
     assert [each.name for each in client().volumes.list() if mark in each.name] == []
 

@@ -19,9 +19,9 @@ import tiny_index
 from commands import TRAINPACK, succeed, trainpack
 from registries import registry as own_registry
 
+from builder.host.tools import CACHE, cache_folder
 from builder.oci.archive import read_archive
 from builder.oci.layout import read_layout
-from builder.tools import CACHE, cache_folder
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ import pytest
 from commands import succeed, trainpack
 from picsellia_standin import Standin
 
-from builder.containers import create_volume, remove_volume
+from builder.engine.containers import create_volume, remove_volume
 from builder.workdir import last_build
 
 pytestmark = pytest.mark.engine

@@ -11,8 +11,8 @@ from commands import trainpack
 from registries import HTPASSWD, PASSWORD, USER
 from registries import registry as running_registry
 
-from builder.containers import find_image
 from builder.engine import client
+from builder.engine.containers import find_image
 from builder.errors import (
     EngineError,
     RegistryDeniedError,

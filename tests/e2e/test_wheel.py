@@ -13,7 +13,7 @@ import pytest
 import uv
 
 from builder.cli import COMMANDS
-from builder.package_index import index_settings, uv_arguments, uv_environment
+from builder.host.package_index import index_settings, uv_arguments, uv_environment
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from docker.models.containers import Container
 from docker.types import Mount
 from picsellia_standin import Experiment, Job, Standin
 
-from builder.containers import WORKSPACE, created, read_files, temporary_volume
 from builder.engine import client
+from builder.engine.containers import WORKSPACE, created, read_files, temporary_volume
 
 PATIENCE = 60.0
 RUNNING = "RUNNING"

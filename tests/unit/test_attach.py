@@ -20,8 +20,8 @@ from registries import LABELS, Pushed, baked, delete, layer, push, push_trained,
 from builder.attach import attach
 from builder.checks.report import CheckResult, Report, remember_report, write_report
 from builder.cli.dispatch import run
-from builder.credentials import make_credentials
 from builder.errors import NotFoundError, ReadBackError, UsageError
+from builder.host.credentials import make_credentials
 from builder.models import stores
 from builder.models.compare import diff
 from builder.models.local.blobs import Blobs

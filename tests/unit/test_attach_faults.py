@@ -16,8 +16,8 @@ from picsellia_standin import Standin
 from picsellia_standin.state import Fault
 
 from builder.attach import attach
-from builder.credentials import make_credentials
 from builder.errors import ReadBackError, StoreError
+from builder.host.credentials import make_credentials
 from builder.models.compare import diff
 from builder.models.journal import Journal
 from builder.models.local.store import LocalStore

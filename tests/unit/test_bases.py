@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from golden_files import assert_golden
 
-from builder import apt, bases, data, tools
+from builder import bases, data
 from builder.bases import find_recipe, render_dockerfile, upstream_reference
 from builder.errors import EngineUnavailableError, UsageError
+from builder.host import apt, tools
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 AMD64 = "linux/amd64"

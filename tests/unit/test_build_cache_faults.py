@@ -193,7 +193,7 @@ def test_a_flipped_bit_in_a_packed_wheel_never_gets_into_a_layer(project: Projec
 # Each line starts a build and kills it after so many seconds, in a process that has imported everything.
 KILLED = """
 import os, signal, sys, time
-import builder.again, builder.building, builder.publish, builder.wheels.making
+import builder.rebuild.again, builder.building, builder.publish, builder.wheels.making
 from builder.cli import build, main, dispatch
 from builder.builders import oci
 print("ready", flush=True)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from picsellia_standin import Standin
 
-from builder.credentials import make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.host.credentials import make_credentials
 from builder.models.compare import diff_versions
 from builder.models.copy import Copied, CopyPlan, copy_version, not_carried
 from builder.models.local.store import LocalStore

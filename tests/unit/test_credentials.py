@@ -12,7 +12,8 @@ import pytest
 from picsellia_standin import Standin
 
 from builder.cli.dispatch import run
-from builder.credentials import (
+from builder.errors import StoreError, TrainpackError, UsageError
+from builder.host.credentials import (
     DEFAULT_HOST,
     credentials_file,
     forget_credentials,
@@ -20,7 +21,6 @@ from builder.credentials import (
     make_credentials,
     save_credentials,
 )
-from builder.errors import StoreError, TrainpackError, UsageError
 
 TOKEN = "s3cr3t-0123456789"
 ORGANIZATION = "1bbebafd-4bdc-481d-a479-b4526952c7c6"

@@ -21,7 +21,7 @@ import pytest
 from commands import trainpack
 from debian_mirror import Archive, SigningKey, ar, deb, member
 
-from builder import apt, bases, tools
+from builder import bases
 from builder.bases.debian import make_image
 from builder.bases.debian.certificates import subject_hash
 from builder.bases.debian.deb import read_deb
@@ -29,6 +29,7 @@ from builder.bases.debian.effects import read_alternatives
 from builder.bases.debian.loader_cache import soname
 from builder.bases.debian.release import KEYRING, check_release, verify
 from builder.errors import BlobError, MirrorError, TrainpackError
+from builder.host import apt, tools
 from builder.oci.cache import Cache
 from builder.oci.image import Image
 from builder.plan import Base

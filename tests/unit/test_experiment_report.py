@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from builder.credentials import make_credentials
 from builder.errors import StoreError, UsageError
 from builder.experiment_run import (
     checked_flags,
@@ -20,6 +19,7 @@ from builder.experiment_run import (
     run_logs,
     version_files,
 )
+from builder.host.credentials import make_credentials
 from builder.models.local.store import LocalStore
 from builder.models.names import ExperimentName, VersionName
 from builder.models.records import DockerImage, Experiment, ExperimentFields, Log, VersionFields

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.certificates import ca_bundle
-from builder.package_index import (
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import (
     IndexSettings,
     index_settings,
     logins,

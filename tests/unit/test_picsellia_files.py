@@ -311,7 +311,7 @@ def test_who_and_when_are_told_where_the_platform_tells_them(
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from builder.credentials import make_credentials
+from builder.host.credentials import make_credentials
 from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.records import VersionFields

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from picsellia_standin import Standin
 
-from builder.credentials import Credentials, make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.host.credentials import Credentials, make_credentials
 from builder.models.names import VersionName
 from builder.models.picsellia import PicselliaStore
 from builder.models.picsellia.fields import readable_flags
@@ -387,7 +387,7 @@ def test_a_missing_sdk_is_told_with_the_way_to_install_it(
 def test_connecting_prints_nothing_and_leaves_logging_alone(platform: Standin) -> None:
     script = (
         "import logging, sys\n"
-        "from builder.credentials import make_credentials\n"
+        "from builder.host.credentials import make_credentials\n"
         "from builder.models.picsellia import PicselliaStore\n"
         "assert 'picsellia' not in sys.modules\n"
         "PicselliaStore.connect(make_credentials({'token': sys.argv[1], 'host': sys.argv[2]}, 'test'))\n"

@@ -12,8 +12,8 @@ import pytest
 from picsellia_standin import Standin
 
 from builder.attach import attach
-from builder.credentials import make_credentials
 from builder.errors import NotFoundError, ReadBackError, StoreError, UsageError
+from builder.host.credentials import make_credentials
 from builder.models.compare import diff
 from builder.models.journal import Entry, Journal, read_entry
 from builder.models.local.store import LocalStore

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builder.cli.options import environment, pairs
 from builder.cli.run import files
-from builder.containers import (
+from builder.engine.containers import (
     extract,
     file_entry,
     folder_entry,

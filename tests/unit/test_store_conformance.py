@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from picsellia_standin import Standin
 
-from builder.credentials import make_credentials
 from builder.errors import NotFoundError, StoreError, UsageError
+from builder.host.credentials import make_credentials
 from builder.models.compare import diff
 from builder.models.local.store import LocalStore
 from builder.models.names import DatasetName, ExperimentName, VersionName

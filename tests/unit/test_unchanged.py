@@ -17,11 +17,11 @@ import oci_images
 import pytest
 from plans import plan
 
-from builder import unchanged
 from builder.builders.contents import entrypoint_files
 from builder.oci.cache import open_cache
 from builder.plan import BuiltImage
-from builder.watch import Build, Watch
+from builder.rebuild import unchanged
+from builder.rebuild.watch import Build, Watch
 from builder.workdir import workdir
 
 SPEC = '[image]\nname = "registry.example.com/a/b"\n[run]\nscript = "train.py"\n[data]\ntrain = "data"\n'
@@ -217,8 +217,8 @@ def test_a_damaged_note_means_build(project: Path) -> None:
 
 
 def test_it_imports_next_to_nothing() -> None:
-    root = str(Path(unchanged.__file__).parents[1])
-    code = f"import sys; sys.path.insert(0, {root!r}); import builder.unchanged; print(*sys.modules)"
+    root = str(Path(unchanged.__file__).parents[2])
+    code = f"import sys; sys.path.insert(0, {root!r}); import builder.rebuild.unchanged; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )

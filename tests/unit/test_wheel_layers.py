@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from tiny_wheels import STORED, Part, deflated, locked, parts, with_part, write, zip_bytes
 
 from builder.errors import BlobError, LayerError, TrainpackError, WheelError
+from builder.host.tools import host_uv
 from builder.oci import tar
 from builder.oci.cache import Cache
 from builder.oci.image import Layer
-from builder.tools import host_uv
 from builder.wheels.environment import Environment
 from builder.wheels.layers import Group, Settings, wheel_layers
 

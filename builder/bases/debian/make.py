@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import apt
 from builder.bases.catalogue import UNPACKING, Recipe
 from builder.bases.debian.byte_code import compile_library, host_architecture
 from builder.bases.debian.deb import Deb, read_deb
@@ -22,6 +21,7 @@ from builder.bases.debian.release import read_index, why_not_verifiable
 from builder.bases.debian.resolve import resolve
 from builder.bases.debian.tree import merge
 from builder.errors import UsageError
+from builder.host import apt
 from builder.oci.cache import Cache, cache_key
 from builder.oci.image import Addendum, Changes, Image, Layer, append, empty
 from builder.oci.layer import write_layer

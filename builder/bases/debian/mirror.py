@@ -11,11 +11,11 @@ from typing import IO
 
 import requests
 
-from builder import apt
-from builder.certificates import ca_bundle
 from builder.errors import BlobError, MirrorError
+from builder.host import apt
+from builder.host.certificates import ca_bundle
+from builder.host.package_index import redact
 from builder.oci.blobs import Blobs
-from builder.package_index import redact
 
 _TRIES = 4
 _TIMEOUT = (20, 60)

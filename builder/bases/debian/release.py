@@ -19,10 +19,10 @@ from pathlib import Path
 
 from debian_inspector.debcon import Debian822
 
-from builder import apt
 from builder.bases.debian.mirror import File, Mirror
 from builder.errors import MirrorError, UsageError
-from builder.package_index import redact
+from builder.host import apt
+from builder.host.package_index import redact
 
 KEYRING = "TRAINPACK_DEBIAN_KEYRING"
 # Where the package debian-archive-keyring puts it, in the form of each of its releases.

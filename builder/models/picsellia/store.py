@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from builder.credentials import Credentials
+from builder.host.credentials import Credentials
 from builder.models.picsellia.datasets import PicselliaDatasets
 from builder.models.picsellia.experiments import PicselliaExperiments
 from builder.models.picsellia.fields import STORE

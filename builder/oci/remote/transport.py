@@ -15,7 +15,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from builder.certificates import ca_bundle
 from builder.errors import (
     ImageFormatError,
     ImageNotFoundError,
@@ -23,6 +22,7 @@ from builder.errors import (
     RegistryError,
     RegistryUnavailableError,
 )
+from builder.host.certificates import ca_bundle
 from builder.oci.manifest import parse_object
 from builder.oci.remote.auth import Authorizer, Header
 from builder.oci.remote.names import endpoint, is_loopback

@@ -1,4 +1,4 @@
-"""When SBOM and provenance are made: what `build` and `push` ask of `builder.attestations`."""
+"""When SBOM and provenance are made: what `build` and `push` ask of `builder.attestation.attest`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Say = Callable[[str], None]
 def attach_documents(
     plan: BuildPlan | None, published: PublishedImage, attest: bool | None, say: Say
 ) -> None:
-    """Attach SBOM and provenance to a pushed build; see `builder.attestations.attest`, also for its errors.
+    """Attach SBOM and provenance to a pushed build; see `attest`, also for its errors.
 
     Raises:
         UsageError: They were asked for, and there is no plan to make them from.
     """
     if attest is False or not (attest or published.new):
         return
-    from builder import attestations  # noqa: PLC0415  (a push that finds all in place needs nothing of it)
+    from builder.attestation import attest as attestations  # noqa: PLC0415  (a push that finds all in place needs nothing of it)
 
     if plan:
         data, reference = plan.model_dump(mode="json"), parse_reference(published.reference)
@@ -39,7 +39,7 @@ def layout_documents(plans: Sequence[BuildPlan], image: Image | Index) -> Mappin
         ImageFormatError: A plan's base is not the one that is kept.
         BlobError: What is kept of it is damaged.
     """
-    from builder.attestations import artifacts  # noqa: PLC0415
+    from builder.attestation.attest import artifacts  # noqa: PLC0415
 
     pairs = zip(plans, image.images, strict=True)
     return {each.digest: artifacts(plan.model_dump(mode="json"), each.digest) for plan, each in pairs}

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from builder.certificates import ca_bundle
-from builder.pip_settings import home_folder, pip_values
+from builder.host.certificates import ca_bundle
+from builder.host.pip_settings import home_folder, pip_values
 from builder.records import Record
 
 _UV_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")

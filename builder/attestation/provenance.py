@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from builder.attestation.sbom import pypi_url
 from builder.oci.manifest import canonical_json
 from builder.plan_data import LABEL, plan_hash
-from builder.sbom import pypi_url
 
 PROVENANCE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from builder.pip_settings import pip_values
+from builder.host.pip_settings import pip_values
 
 # Where distributions keep the system's bundle: the list of Go's crypto/x509 (root_linux.go), and Homebrew's.
 _SYSTEM_BUNDLES = (

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from builder.attestation.provenance import PROVENANCE, make_provenance
+from builder.attestation.sbom import SBOM, System, make_sbom, parse_base_sbom, read_system, record_paths
 from builder.errors import ImageFormatError, ImageNotFoundError, TrainpackError, UsageError
 from builder.oci import tar
 from builder.oci.artifact import Artifact
@@ -18,10 +20,8 @@ from builder.oci.image import Layer
 from builder.oci.layer import write_layer
 from builder.oci.remote.referrers import attach, referrers
 from builder.plan_data import BASE_DIGEST, LABEL, plan_hash
-from builder.provenance import PROVENANCE, make_provenance
 from builder.reference import Reference, parse_reference
 from builder.revision import is_dirty
-from builder.sbom import SBOM, System, make_sbom, parse_base_sbom, read_system, record_paths
 
 NAMES = {SBOM: "SBOM", PROVENANCE: "provenance"}
 _BASE_SBOM = "sbom.cdx.json"

@@ -43,8 +43,8 @@ def told_before(arguments: Sequence[str]) -> str | None:
         return None
     if not _is_code(known, changed):
         return None
-    from builder.again import build_again  # noqa: PLC0415
     from builder.errors import TrainpackError  # noqa: PLC0415
+    from builder.rebuild.again import build_again  # noqa: PLC0415
 
     try:
         return build_again(known, changed)

@@ -1,4 +1,4 @@
-"""What a build of a folder looks at: the files whose times `builder.unchanged` compares."""
+"""What a build of a folder looks at: the files whose times `builder.rebuild.unchanged` compares."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import data, unchanged
+from builder import data
 from builder.builders.contents import entrypoint_files
 from builder.code import code_paths, not_code
+from builder.host.tools import cache_folder
 from builder.lock.pylock import FILE as LOCK
 from builder.lock.pylock import TOOLS_FILE
 from builder.oci.blobs import SEALED
 from builder.oci.cache import Cache
 from builder.oci.image import Image
 from builder.plan import LABEL, BuildPlan, BuiltImage
+from builder.rebuild import unchanged
 from builder.scan import script_options
 from builder.spec import FILE as SPEC
 from builder.spec import TrainingSpec, load_spec, own_base
-from builder.tools import cache_folder
 from builder.workdir import workdir, write_atomically
 
 _UNIX = "unix://"

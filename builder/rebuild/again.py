@@ -1,7 +1,7 @@
 """The last build once more, over code whose content changed and nothing else: what an edit costs.
 
-Everything but the last layer is what it was, so the plan is taken from the note of `builder.unchanged` and
-not made anew, and what plans are made with is not imported.
+Everything but the last layer is what it was, so the plan is taken from the note of
+`builder.rebuild.unchanged` and not made anew, and what plans are made with is not imported.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from builder import unchanged
 from builder.atomic import new_file
 from builder.cli.printing import describe_build
 from builder.code_layer import code_layer
 from builder.errors import BlobError
+from builder.host.tools import cache_folder
 from builder.oci.blobs import Blobs
 from builder.oci.cache import Cache, open_cache
 from builder.oci.image import Addendum, Changes, Image, Layer, append
 from builder.oci.manifest import canonical_json, parse_manifest
 from builder.oci.tar import source_epoch
 from builder.plan_data import REVISION, plan_hash, with_code
+from builder.rebuild import unchanged
 from builder.reference import Reference
 from builder.revision import revision
-from builder.tools import cache_folder
 
 
 def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
@@ -166,7 +166,7 @@ def _push(known: Mapping[str, Any], image: Image, reference: Reference, plan: Ma
         return False
     new = bool(done.existing + done.mounted + done.uploaded)
     if known["attest"] or (new and known["attest"] is None):
-        from builder.attestations import attest  # noqa: PLC0415
+        from builder.attestation.attest import attest  # noqa: PLC0415
 
         attest(plan, reference, image.digest, _note, new=new, wanted=bool(known["attest"]))
     return True

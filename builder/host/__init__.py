@@ -1,0 +1,1 @@
+"""What this machine is set up with: package indexes, certificates, credentials, tools."""
