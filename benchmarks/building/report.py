@@ -29,7 +29,7 @@ TITLES = {
 # Measure → what its row is called, what is shown of it, in which unit and with how many digits.
 ROWS = (
     ("cold", "cold build + first push, s", "seconds", 1.0, 2),
-    ("uncompiled", "the same, no wheel compiled yet, s", "seconds", 1.0, 2),
+    ("uncompiled", "the same, no wheel packed yet, s", "seconds", 1.0, 2),
     ("fetch", "the same, no package there, s", "seconds", 1.0, 2),
     ("paced", "the same, over a line of 100 Mbit/s, s", "seconds", 1.0, 2),
     ("noop", "no-op, s", "seconds", 1.0, 3),
