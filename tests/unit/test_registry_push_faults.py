@@ -149,6 +149,22 @@ def test_a_build_that_fails_stops_the_layers_that_went_ahead_and_leaves_no_tag(
     assert registry.count("PATCH") < 300
 
 
+def test_a_build_that_fails_does_not_wait_for_a_registry_that_wants_patience(
+    registry: HostileRegistry, image: Image
+) -> None:
+    registry.judge = lambda *_: Fault(status=429, headers={"Retry-After": "100"})
+
+    def fail() -> None:
+        with Push(target(registry)) as started:
+            started.start(image.layers)
+            wait_for(lambda: len(registry.asked) == len(image.layers))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    wait_for(lambda: not any(thread.name.startswith("push") for thread in threading.enumerate()))
+
+
 def test_a_changed_layer_is_all_that_the_next_push_sends(
     registry: HostileRegistry, image: Image, tmp_path: Path
 ) -> None:
@@ -293,7 +309,7 @@ def test_retry_after_decides_how_long_we_wait(
     registry: HostileRegistry, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(transport.Transport, "sleep", lambda _, seconds: waited.append(seconds))
     registry.judge = fail_once("HEAD", "manifests", Fault(status=429, headers={"Retry-After": "7"}))
     push(image, target(registry))
     assert waited == [7.0]

@@ -7,7 +7,6 @@ import hashlib
 import json
 import tarfile
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -282,7 +281,7 @@ class _Download:
                 self._transport.verify(f"sha256:{self._hasher.hexdigest()}", self._blob.digest)
                 return
             fruitless = 0 if self._received > before else fruitless + 1
-            time.sleep(transport.pause(fruitless + 1))
+            self._transport.sleep(transport.pause(fruitless + 1))
         raise self._transport.unavailable(failure)
 
     def _receive(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -114,7 +113,6 @@ class Push:
         self._transport = Transport(reference, (f"repository:{endpoint(reference)[1]}:pull,push",))
         self._counts = {"sent": 0, "uploaded": 0, "mounted": 0, "existing": 0}
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, "push")
         self._started: dict[str, Future[None]] = {}
 
@@ -125,7 +123,7 @@ class Push:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error:
             # Who waits for an error does not wait for gigabytes that no longer matter.
-            self._stopped.set()
+            self._transport.stop()
         self._pool.shutdown(wait=not error, cancel_futures=True)
 
     def start(self, layers: Sequence[Layer]) -> None:
@@ -198,7 +196,7 @@ class Push:
         how = self._brought(blob)
         with self._lock:
             self._counts[how] += 1
-        if not self._stopped.is_set():
+        if not self._transport.is_stopped:
             self._tell(f"{blob.descriptor.digest[7:19]}: {how}")
 
     def _brought(self, blob: _Blob) -> str:
@@ -226,7 +224,7 @@ class Push:
         self._count_sent(len(image.manifest))
 
     def _count_sent(self, count: int) -> None:
-        if self._stopped.is_set():
+        if self._transport.is_stopped:
             raise CancelledError
         with self._lock:
             self._counts["sent"] += count
@@ -314,7 +312,8 @@ class _Upload:
                 furthest = max(furthest, self._at)
                 if fruitless == FRUITLESS_TRIES:
                     raise self._failure
-                time.sleep(transport.pause(fruitless + 1) if self._pause is None else self._pause)
+                pause = transport.pause(fruitless + 1) if self._pause is None else self._pause
+                self._transport.sleep(pause)
                 # The answer to its last request may be all that was lost.
                 if _has(self._transport, self._blob.descriptor.digest):
                     return

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -61,7 +62,26 @@ class Transport:
         self._threads = threading.local()
         self._answered = False
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self.requests = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody waits for an answer any more."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Give up in all threads: none waits for a next try, however long the registry wants it to."""
+        self._stopped.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait before a next try.
+
+        Raises:
+            CancelledError: There will be none.
+        """
+        if self._stopped.wait(seconds):
+            raise CancelledError
 
     def ask_for(self, scopes: Iterable[str]) -> None:
         """Have tokens permit more, from the next one on."""
@@ -279,7 +299,7 @@ class Transport:
                 if not passing or attempt == ATTEMPTS or wait > LONGEST_WAIT_SECONDS:
                     return self.checked(response, accept)
                 response.close()
-            time.sleep(wait)
+            self.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
 
