@@ -84,7 +84,9 @@ def in_turns(
     names = list(sides)
     values: Values = {name: {} for name in names}
     for number in range(rounds):
-        for name in names if number == 0 else [name for name in names if name not in once]:
+        # Who comes first may find a warmer or a colder machine: each is first in its turn.
+        turn = number % len(names)
+        for name in [name for name in names[turn:] + names[:turn] if number == 0 or name not in once]:
             for what, value in measure(name).items():
                 values[name].setdefault(what, []).append(value)
     return values
