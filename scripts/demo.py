@@ -6,6 +6,7 @@ Every step is a `trainpack` command, printed before it runs. Works in `.demo/`; 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,10 @@ GIT = {
     "GIT_COMMITTER_EMAIL": "demo@example.com",
     "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
 }
+# Another trainpack may make another image of the same plan, and a tag in the registry never moves.
+SOURCES = sorted((ROOT / "builder").rglob("*.py"))
+MAKER = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES) + sys.version.encode()).hexdigest()
+REPOSITORY = f"{REGISTRY}/demo-{MAKER[:8]}"
 ENVIRONMENT = {**os.environ, **GIT, "TRAINPACK_STORE": str(DEMO / "store")}
 
 
@@ -54,7 +59,7 @@ def main() -> None:
 def from_scaffold() -> Demo:
     """A new repo from the scikit-learn scaffold."""
     folder = empty("wine")
-    settings = ["project_name=Wine", f"image_name={REGISTRY}/demo/wine", "model_version=wine/v1"]
+    settings = ["project_name=Wine", f"image_name={REPOSITORY}/wine", "model_version=wine/v1"]
     options = [word for setting in settings for word in ("-v", setting)]
     trainpack(DEMO, "init", "sklearn-tabular", "--no-input", *options)
     labelmap = {"0": "nebbiolo", "1": "grignolino", "2": "barbera"}
@@ -65,7 +70,7 @@ def from_script() -> Demo:
     """An existing script, copied and wrapped as it is."""
     folder = empty("digits")
     shutil.copytree(ROOT / "examples" / "digits", folder)
-    trainpack(folder, "wrap", "train.py", "--name", f"{REGISTRY}/demo/digits")
+    trainpack(folder, "wrap", "train.py", "--name", f"{REPOSITORY}/digits")
     labelmap = {str(digit): name for digit, name in enumerate("zero one two three four five six".split())}
     return Demo(folder, "local:digits/v1", ("epochs=5",), labelmap)
 

@@ -6,13 +6,18 @@ What the client does about each fault is in `test_registry_push_faults.py`.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tiny_index
 import tiny_project
 from hostile_registry import Fault, HostileRegistry, error, hostile_registry
 from tiny_project import Project
+
+from builder.lock.pylock import FILE as LOCK
 
 WEIGHT = 200_000
 Judge = Callable[[str, str, int], Fault | None]
@@ -110,6 +115,28 @@ LASTING = {
         "refuses the manifest: 400 .*too many layers",
     ),
 }
+
+
+def test_layers_are_sent_while_others_still_wait_for_their_wheels(
+    made: Project, registry: HostileRegistry, tmp_path: Path
+) -> None:
+    project = made.copied(tmp_path / "project").with_cold_cache(tmp_path / "cache")
+    project.name(f"{registry.address}/team/app")
+    lock = project.folder / LOCK
+    with tiny_index.served(made.home / "wheels") as index, ThreadPoolExecutor(1) as pool:
+        text = lock.read_text(encoding="utf-8")
+        lock.write_text(text.replace((made.home / "wheels").as_uri(), index.address), encoding="utf-8")
+        index.answer.clear()
+        building = pool.submit(project.build, "--push")
+        until = time.monotonic() + 30
+        # The base's layer, and that of the entrypoint's wheels, which come from a folder.
+        while (sent := len(registry.blobs.get("team/app", {}))) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert index.asked.is_set()
+        index.answer.set()
+        assert building.result().code == 0
+    assert sent == 2
+    assert len(tags(registry)) == 1
 
 
 @pytest.mark.parametrize(("judge", "said"), LASTING.values(), ids=LASTING.keys())
