@@ -177,6 +177,8 @@ def _with_bytecode(entries: Iterable[tar.Entry], bytecode: Iterable[Bytecode]) -
         if following and following.source == entry.path:
             yield tar.file(following.path, following.content)
             following = next(made, None)
+    if following:
+        raise ValueError(f"byte code of {following.source}, which is not there, or not in this order")
 
 
 def _index(file: IO[bytes]) -> tuple[list[str], list[Any]]:

@@ -136,6 +136,8 @@ def test_byte_code_lies_beside_its_source_and_is_never_checked_against_it(
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         folder = f"opt/venv/lib/python{PYTHON}/site-packages/one/__pycache__"
         name = f"{folder}/__init__.{sys.implementation.cache_tag}.pyc"
+        names = archive.getnames()
+        assert names[names.index(name) - 1] == f"opt/venv/lib/python{PYTHON}/site-packages/one/__init__.py"
         compiled = archive.extractfile(name)
         assert compiled is not None
         made = compiled.read()
