@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.attestation.documents import attach_documents, layout_documents
-from builder.bases import base_image
-from builder.errors import UsageError
+from builder.errors import OnbuildError, UsageError
 from builder.oci.image import Image, Index
 from builder.plan import BuildPlan, BuiltImage, PublishedImage, index_tag
 from builder.project import ensure_base, ensure_lock, read_plan
@@ -111,9 +110,14 @@ def build_project(
     (planned,), watch = _planned(folder, environ, request, say)
     build = _Build(planned, folder, environ, request, say)
     say(f"building {build.reference}")
-    if request.builder == "docker" or (request.builder == "auto" and _has_steps(planned, request, say)):
-        return Made(planned, build.docker(follow), None, None, watch)
-    return build.oci(watch)
+    if request.builder != "docker":
+        try:
+            return build.oci(watch)
+        except OnbuildError:
+            if request.builder == "oci" or request.output:
+                raise
+            say("by the docker builder, since the base has ONBUILD steps, which only an engine can run")
+    return Made(planned, build.docker(follow), None, None, watch)
 
 
 def build_index(
@@ -169,15 +173,6 @@ def _planned(
         ensure_base(folder, say, platform)
     watch = Watch.start(folder)
     return [read_plan(folder, environ, platform) for platform in platforms], watch
-
-
-def _has_steps(planned: BuildPlan, request: BuildRequest, say: Say) -> bool:
-    """Whether building upon the base means to run something, which the oci builder does not."""
-    # Those of the catalogue have none, and a file is not written by an engine in any case.
-    if not planned.base.origin or request.output or not base_image(planned.base).onbuild:
-        return False
-    say("by the docker builder, since the base has ONBUILD steps, which only an engine can run")
-    return True
 
 
 def _reference(planned: BuildPlan, tag: str | None) -> Reference:

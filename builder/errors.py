@@ -67,6 +67,10 @@ class BuildError(EngineError):
     """A step of an image build failed."""
 
 
+class OnbuildError(BuildError):
+    """The base has ONBUILD steps, which only an engine can run."""
+
+
 class ImageFormatError(TrainpackError):
     """What should be an image, a manifest or a layer is malformed, incomplete or hostile."""
 

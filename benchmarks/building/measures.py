@@ -116,36 +116,33 @@ def uncompiled(bench: Bench, rounds: int) -> Values:
 
 def fetch(bench: Bench, rounds: int) -> Values:
     """The same without a package, beside what it takes to download the script's wheels and no more."""
-    sides = bench.only("trainpack", "buildkit-uv")
+    return _without_packages(bench, rounds, bench.project.plan, "trainpack", "buildkit-uv")
+
+
+def paced(bench: Bench, rounds: int) -> Values:
+    """The same, with wheels from a server at the end of a line of 100 Mbit/s."""
+    project = bench.project
+    with tempfile.TemporaryDirectory(prefix="trainpack-benchmark-") as folder:
+        # Those of the cache are forgotten on the way.
+        files = {
+            name: Path(shutil.copyfile(path, Path(folder, name)))
+            for name, path in project.download(tools=True).items()
+        }
+        with paced_server(files, LINE) as address, project.served_from(address):
+            return _without_packages(bench, rounds, read_plan(project.folder, os.environ), "trainpack")
+
+
+def _without_packages(bench: Bench, rounds: int, plan: BuildPlan, *names: str) -> Values:
+    sides = bench.only(*names)
 
     def measure(name: str) -> dict[str, float]:
         if name == DOWNLOAD:
-            return {"seconds": _download(bench.project.plan)}
+            return {"seconds": _download(plan)}
         cast("_Forgetful", sides[name]).forget()
         bench.registry.wipe()
         return {"seconds": seconds(sides[name].publish)}
 
     return in_turns(rounds, [DOWNLOAD, *sides], measure)
-
-
-def paced(bench: Bench, rounds: int) -> Values:
-    """The same, with wheels from a server at the end of a line of 100 Mbit/s."""
-    project, (ours,) = bench.project, bench.only("trainpack").values()
-    with tempfile.TemporaryDirectory(prefix="trainpack-benchmark-") as folder:
-        files = {name: Path(folder, name) for name in project.download(tools=True)}
-        for name, path in project.download(tools=True).items():
-            shutil.copyfile(path, files[name])
-        with paced_server(files, LINE) as address, project.served_from(address):
-            plan = read_plan(project.folder, os.environ)
-
-            def measure(name: str) -> dict[str, float]:
-                if name == DOWNLOAD:
-                    return {"seconds": _download(plan)}
-                cast("_Forgetful", ours).forget()
-                bench.registry.wipe()
-                return {"seconds": seconds(ours.publish)}
-
-            return in_turns(rounds, [DOWNLOAD, ours.name], measure)
 
 
 def _download(plan: BuildPlan) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from builder.bases import base_image
 from builder.builders.contents import entrypoint_files, environments
 from builder.code_layer import code_layer
-from builder.errors import BuildError
+from builder.errors import OnbuildError
 from builder.oci import tar
 from builder.oci.cache import Cache, cache_key
 from builder.oci.image import Addendum, Changes, Image, Layer, append
@@ -58,7 +58,8 @@ class OciBuilder:
 
         Raises:
             EngineError: A distribution has no wheel, and no engine can make it one.
-            BuildError: Making one failed, or the base has steps to run.
+            BuildError: Making one failed.
+            OnbuildError: The base has steps to run.
             WheelError: A wheel cannot be had or installed.
             LayerError: A file of the project changed or vanished since the plan was made.
         """
@@ -68,7 +69,7 @@ class OciBuilder:
         """The plan's image as a value, its layers in the cache; and the errors of `build`."""
         base = base_image(plan.base)
         if base.onbuild:
-            raise BuildError(
+            raise OnbuildError(
                 f"the base has ONBUILD steps, which only an engine can run: {'; '.join(base.onbuild)}",
                 place=plan.base.origin or plan.base.reference,
                 remedy="`trainpack build --builder docker`, without --output and for one platform; "

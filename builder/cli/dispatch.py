@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from builder.cli import COMMANDS
+from builder.cli.printing import note
 from builder.errors import TrainpackError
 
 INTERRUPTED = 130
@@ -74,7 +75,7 @@ def _call(arguments: list[str]) -> None:
 
 
 def _report(error: TrainpackError, *, as_json: bool) -> None:
-    print(f"error: {error.explained}\n", end="", file=sys.stderr)
+    note(f"error: {error.explained}")
     if as_json:
         told = {"message": error.message, "place": error.place, "remedy": error.remedy}
         print(json.dumps({"error": told | {"details": list(error.details)}}))

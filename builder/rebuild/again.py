@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from builder.atomic import new_file
-from builder.cli.printing import describe_build
+from builder.cli.printing import describe_build, note
 from builder.code_layer import code_layer
 from builder.errors import BlobError
 from builder.host.tools import cache_folder
@@ -55,7 +54,7 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
     plan = with_code(plan, code, now)
     digest = plan_hash(plan)
     reference = Reference(plan["name"], f"{plan['version']}-{digest[:12]}")
-    print(f"building {reference}", file=sys.stderr, flush=True)
+    note(f"building {reference}")
     cache, epoch = open_cache(), source_epoch(os.environ)
     layer = code_layer(code, plan["manifest"], folder, cache, epoch)
     labels = {known["plan_label"]: digest} | ({REVISION: now} if now else {})
@@ -68,14 +67,14 @@ def build_again(known: Mapping[str, Any], changed: Sequence[str]) -> str | None:
     told = json.dumps(built, indent=2) if known["as_json"] else describe_build(built)
     _remember(known, folder, plan, image, built)
     if unchanged.is_settled(seen, began):
-        note = {**known, "files": known["files"] | seen, "plan": plan, "built": built, "told": told}
-        note |= {"config": image.config.decode(), "manifest": image.manifest.decode(), "pushed": image.digest}
-        note["blobs"] = {
+        kept = {**known, "files": known["files"] | seen, "plan": plan, "built": built, "told": told}
+        kept |= {"config": image.config.decode(), "manifest": image.manifest.decode(), "pushed": image.digest}
+        kept["blobs"] = {
             **{path: size for path, size in known["blobs"].items() if path != known["code_blob"]},
             str(cache.blobs.path(layer.digest)): layer.size,
         }
-        note |= {"code_blob": str(cache.blobs.path(layer.digest)), "code_unpacked": layer.unpacked}
-        _write(folder / unchanged.FILE, json.dumps(note))
+        kept |= {"code_blob": str(cache.blobs.path(layer.digest)), "code_unpacked": layer.unpacked}
+        _write(folder / unchanged.FILE, json.dumps(kept))
     return told
 
 
@@ -161,14 +160,14 @@ def _push(known: Mapping[str, Any], image: Image, reference: Reference, plan: Ma
     from builder.oci.remote.push import TagTakenError, push  # noqa: PLC0415
 
     try:
-        done = push(image, reference, tell=_note, like=known["pushed"], keep_tag=True)
+        done = push(image, reference, tell=note, like=known["pushed"], keep_tag=True)
     except TagTakenError:
         return False
     new = bool(done.existing + done.mounted + done.uploaded)
     if known["attest"] or (new and known["attest"] is None):
         from builder.attestation.attest import attest  # noqa: PLC0415
 
-        attest(plan, reference, image.digest, _note, new=new, wanted=bool(known["attest"]))
+        attest(plan, reference, image.digest, note, new=new, wanted=bool(known["attest"]))
     return True
 
 
@@ -188,7 +187,3 @@ def _write(path: Path, text: str) -> None:
     """Whole or not at all; what a power cut takes is made again."""
     with new_file(path) as file:
         file.write(text.encode())
-
-
-def _note(text: str) -> None:
-    print(f"{text}\n", end="", file=sys.stderr, flush=True)
